@@ -1,0 +1,123 @@
+"""The only place that starts threads.
+
+What can be cut runs on the caller's thread or in an executor. What cannot be cut (a name look-up
+inside the C library, say) runs here, on a daemon thread that nobody has to wait for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+__all__ = ["MAX_DETACHED", "Flag", "TooManyThreadsError", "detached_count", "run_detached"]
+
+T = TypeVar("T")
+
+# A look-up that hangs gives up by itself after some 5 to 30 s (resolv.conf's defaults), so this
+# many at once means that the name service is gone.
+MAX_DETACHED = 64
+
+# CPython on Windows does not react to Ctrl-C inside a lock's wait.
+_SLICE = 0.1 if sys.platform == "win32" else None
+
+_detached = threading.BoundedSemaphore(MAX_DETACHED)
+_count_lock = threading.Lock()
+_count = 0
+
+
+class TooManyThreadsError(RuntimeError):
+    """So many detached tasks hang that no further one is started."""
+
+
+def run_detached(task: Callable[[], T], name: str) -> Future[T]:
+    """Runs a task that cannot be cut, on a daemon thread, in a copy of the caller's context.
+
+    Args:
+        task: What to do.
+        name: What the thread is called, behind `llmkit-`.
+
+    Returns:
+        A future of the result. Nobody has to wait for it: a task that hangs holds neither the
+        caller nor the interpreter's exit.
+
+    Raises:
+        TooManyThreadsError: `MAX_DETACHED` tasks are running already.
+    """
+    if not _detached.acquire(blocking=False):
+        raise TooManyThreadsError(f"{MAX_DETACHED} detached tasks are running")
+    future: Future[T] = Future()
+    context = contextvars.copy_context()
+
+    def run() -> None:
+        try:
+            future.set_result(context.run(task))
+        except BaseException as error:  # handed to whoever asks for the result
+            future.set_exception(error)
+        finally:
+            _count_detached(-1)
+            _detached.release()
+
+    _count_detached(+1)
+    threading.Thread(target=run, name=f"llmkit-{name}", daemon=True).start()
+    return future
+
+
+def detached_count() -> int:
+    """Returns how many detached tasks are running now."""
+    return _count
+
+
+class Flag:
+    """Something that one thread waits for and any other thread, or a signal handler, sets once.
+
+    `threading.Event` takes a lock of its own in `set`, so a signal handler that sets it can wait
+    for the very thread it interrupted; this one rests on a single raw lock and can't.
+    """
+
+    __slots__ = ("_lock", "_raised")
+
+    def __init__(self) -> None:
+        self._raised = False
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self, *_: object) -> None:
+        """Raises the flag; the arguments are there so that it can serve as a callback."""
+        self._raised = True
+        # Released already, by another setter or by the waiter: nothing left to do.
+        with contextlib.suppress(RuntimeError):
+            self._lock.release()
+
+    def is_set(self) -> bool:
+        """Returns whether the flag was raised."""
+        return self._raised
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits for the flag so that Ctrl-C ends the wait on every system.
+
+        Args:
+            timeout: Seconds to wait at most; None waits without end.
+
+        Returns:
+            Whether the flag was raised in time.
+        """
+        left = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+        if _SLICE is None:
+            if not self._raised:
+                self._lock.acquire(timeout=left)
+            return self._raised
+        while not self._raised and left > 0:  # pragma: no cover - Windows
+            self._lock.acquire(timeout=min(_SLICE, left))
+            left -= _SLICE
+        return self._raised  # pragma: no cover - Windows
+
+
+def _count_detached(step: int) -> None:
+    global _count
+    with _count_lock:
+        _count += step
