@@ -1,0 +1,14 @@
+"""Tools for testing code that calls language models.
+
+`ProviderServer` is a provider on loopback: it speaks OpenAI's, Anthropic's and Gemini's wire
+protocols over real sockets, gives the answers and makes the faults that a test scripts, and
+records what it was asked. It needs no SDK and no other part of llmkit.
+"""
+
+from __future__ import annotations
+
+from llmkit.testing.answer import Answer
+from llmkit.testing.provider_server import AnswerSource, ProviderServer
+from llmkit.testing.recorded_request import RecordedRequest
+
+__all__ = ["Answer", "AnswerSource", "ProviderServer", "RecordedRequest"]
