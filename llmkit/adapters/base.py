@@ -1,0 +1,422 @@
+"""BaseLLMAdapter: what every adapter shares; the vendors' own files add five small jobs each."""
+
+from __future__ import annotations
+
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from llmkit.adapters.error_table import VendorError, to_llm_error
+from llmkit.connection_pool import get_connection_pool
+from llmkit.errors import ConfigurationError, InvalidRequestError, LLMError, ModelNotFoundError
+from llmkit.models import ModelInfo, get_model_info
+from llmkit.performance import Observer
+from llmkit.pipeline import CallOptions, complete, open_stream
+from llmkit.process_local import ProcessLocal
+from llmkit.request import Prompt, Request, check_seconds
+from llmkit.retry import RetryPolicy
+from llmkit.scope import CallInterrupted, Scope
+from llmkit.settings import Settings, get_settings
+from llmkit.streams import ChunkSource, Stream
+from llmkit.tokenizer import count_tokens
+from llmkit.types import Chunk, Completion
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from llmkit.errors import ErrorCode
+
+__all__ = ["BaseLLMAdapter", "Key"]
+
+S = TypeVar("S")
+Key = str | Callable[[], str] | None
+
+# Seconds that a health check may take.
+HEALTH_TIMEOUT = 10.0
+
+# SDK clients kept by a process; the oldest go first. Keys rotate, so there may be many over time.
+MAX_SDK_CLIENTS = 64
+
+
+class _SdkClients:
+    """The process's SDK clients: building one costs up to 60 ms, and they can be shared."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clients: OrderedDict[tuple[str, str | None, str], tuple[object, Any]] = OrderedDict()
+
+    def get(self, address: tuple[str, str | None, str], pool: object, build: Callable[[], S]) -> S:
+        """Returns the client for an address and key, built anew if its pool has been replaced."""
+        known = self._clients.get(address)
+        if known is not None and known[0] is pool:
+            client: S = known[1]
+            return client
+        with self._lock:
+            client = build()
+            self._clients[address] = (pool, client)
+            while len(self._clients) > MAX_SDK_CLIENTS:
+                self._clients.popitem(last=False)
+        return client
+
+
+_sdk_clients: ProcessLocal[_SdkClients] = ProcessLocal(_SdkClients)
+
+
+class BaseLLMAdapter(ABC):
+    """One model of one provider.
+
+    A subclass implements `_generate_text(request)`, which returns a `Completion`, or a mapping
+    such as `{"text": …}`; it may implement `_stream_text` for real streaming. `generate` and
+    `stream` add the deadline, the retries and the figures.
+
+    Args:
+        model: The model's bare name.
+        provider: Its provider.
+        api_key: The key, or a function that returns it (asked at each call, so that keys can
+            rotate); None takes it from the settings.
+        api_base: The provider's address; None takes it from the settings, or the vendor's own.
+        timeout: Seconds for a whole call; None takes REQUEST_TIMEOUT.
+        max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
+        cache_enabled: Kept for the documented signature: this version caches nothing.
+        max_tokens: The longest answer, where a call does not say; None leaves it to the vendor.
+        temperature: Likewise.
+        top_p: Likewise.
+        settings: Where the rest comes from; None takes the process's settings.
+
+    Raises:
+        InvalidRequestError: An argument can't be meant.
+    """
+
+    # The vendor's exception classes; see `error_table`.
+    error_classes: ClassVar[Mapping[str, ErrorCode | None]] = {}
+
+    def __init__(
+        self,
+        model: str,
+        provider: str,
+        api_key: Key = None,
+        api_base: str | None = None,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        cache_enabled: bool = True,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        *,
+        settings: Settings | None = None,
+    ) -> None:
+        self.settings = settings or get_settings()
+        self.model = model
+        self.provider = provider
+        self.api_base = api_base
+        self.timeout = check_seconds("timeout", timeout)
+        self.max_retries = max_retries
+        self.cache_enabled = cache_enabled
+        self.max_tokens = max_tokens
+        self.temperature = temperature
+        self.top_p = top_p
+        self.initialized = False
+        self.observers: Sequence[Observer] = ()
+        self._api_key = api_key
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model!r}, provider={self.provider!r})"
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the registry knows of the model; little, for a model it does not know."""
+        try:
+            return get_model_info(self.model)
+        except ModelNotFoundError:
+            return ModelInfo(self.model, self.provider, known=False)
+
+    def ensure_initialized(self) -> bool:
+        """Makes sure that a call could be made: the SDK is installed and there is a key.
+
+        Returns:
+            True.
+
+        Raises:
+            ConfigurationError: Something is missing; the message says what, and how to mend it.
+        """
+        if not self.initialized:
+            self._prepare()
+            self.initialized = True
+        return True
+
+    def generate(
+        self,
+        prompt: Prompt,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop_sequences: str | Iterable[str] | None = None,
+        retry_on_failure: bool = True,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> Completion:
+        """Asks the model.
+
+        Args:
+            prompt: A text, or messages `{"role", "content"}`.
+            max_tokens: The longest answer, in tokens; None takes the adapter's.
+            temperature: 0 to 2; None takes the adapter's.
+            top_p: 0 to 1; None takes the adapter's.
+            stop_sequences: Texts that end the answer; None for none.
+            retry_on_failure: Whether a failure is tried again.
+            use_cache: Kept for the documented signature: this version caches nothing.
+            **kwargs: Anything else that `Client.complete` takes.
+
+        Returns:
+            The answer.
+
+        Raises:
+            LLMError: Whatever went wrong, by its class and code.
+        """
+        defaults = {
+            "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
+            "temperature": self.temperature if temperature is None else temperature,
+            "top_p": self.top_p if top_p is None else top_p,
+        }
+        if stop_sequences is not None:
+            kwargs["stop"] = stop_sequences
+        if not retry_on_failure:
+            kwargs["max_retries"] = 0
+        request, options = self._read_call(prompt, {**kwargs, **defaults})
+        return self.run(request, options)
+
+    def stream(self, prompt: Prompt, **kwargs: Any) -> Stream:
+        """Asks the model and streams the answer.
+
+        Args:
+            prompt: A text, or messages `{"role", "content"}`.
+            **kwargs: Anything that `Client.stream` takes.
+
+        Returns:
+            The stream; its first chunk has arrived.
+
+        Raises:
+            LLMError: There was no first chunk.
+        """
+        for name in ("max_tokens", "temperature", "top_p"):
+            kwargs.setdefault(name, getattr(self, name))
+        request, options = self._read_call(prompt, kwargs, streamed=True)
+        return self.run_stream(request, options)
+
+    def run(self, request: Request, options: CallOptions) -> Completion:
+        """Makes a checked request. Client uses this; see `pipeline.complete`."""
+        self.ensure_initialized()
+        return complete(self, request, options)
+
+    def run_stream(self, request: Request, options: CallOptions) -> Stream:
+        """Makes a checked request as a stream. Client uses this; see `pipeline.open_stream`."""
+        self.ensure_initialized()
+        return open_stream(self, request, options)
+
+    def read_options(
+        self,
+        *,
+        streamed: bool = False,
+        timeout: float | None = None,
+        attempt_timeout: float | None = None,
+        first_chunk_timeout: float | None = None,
+        idle_timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> CallOptions:
+        """Checks how a call is to be made, and fills in the adapter's and the settings' defaults.
+
+        Args:
+            streamed: Whether it is a stream, for which only a given `timeout` bounds the whole.
+            timeout: Seconds for the whole call.
+            attempt_timeout: Seconds for each try.
+            first_chunk_timeout: Seconds until a stream's first chunk.
+            idle_timeout: Seconds between a stream's chunks.
+            max_retries: Tries after the first.
+
+        Returns:
+            The options.
+
+        Raises:
+            InvalidRequestError: One of them can't be meant.
+        """
+        usual = self.timeout or self.settings.request_timeout
+        total = check_seconds("timeout", timeout)
+        for retries in (max_retries, self.max_retries, self.settings.llm_retry_max_attempts):
+            if retries is not None:
+                break
+        return CallOptions(
+            timeout=total if streamed else total or usual,
+            attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
+            first_chunk_timeout=check_seconds("first_chunk_timeout", first_chunk_timeout) or usual,
+            idle_timeout=check_seconds("idle_timeout", idle_timeout) or usual,
+            retry=RetryPolicy(max_retries=_check_retries(retries)),
+            observers=self.observers,
+        )
+
+    def tokenize(self, text: str) -> int:
+        """Returns how many tokens a text takes: an estimate, see `llmkit.tokenizer`."""
+        return count_tokens(self.model, text)
+
+    def health_check(self) -> dict[str, Any]:
+        """Asks the provider for something that costs nothing.
+
+        Returns:
+            `status` ("healthy" or "unhealthy"), `provider`, `model`, `latency_ms`, and `error`
+            (None, or what is wrong). Never raises an `LLMError`; takes 10 s at most.
+        """
+        began = time.perf_counter()
+        error: str | None = None
+        try:
+            self.ensure_initialized()
+            with Scope(HEALTH_TIMEOUT).entered():
+                self._ping()
+        except LLMError as failure:
+            error = str(failure)
+        except CallInterrupted as interruption:
+            error = interruption.message
+        return {
+            "status": "unhealthy" if error else "healthy",
+            "provider": self.provider,
+            "model": self.model,
+            "latency_ms": 1000 * (time.perf_counter() - began),
+            "error": error,
+        }
+
+    def close(self) -> None:
+        """Ends this adapter's use; what it shares with the process stays open."""
+        self.initialized = False
+
+    def __enter__(self) -> BaseLLMAdapter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def _generate_text(self, request: Request) -> Completion | Mapping[str, Any]:
+        """Makes one HTTP request: the only vendor-specific step of a call."""
+
+    def _stream_text(self, request: Request) -> ChunkSource:
+        """Makes one streamed HTTP request; here, for vendors that don't stream, a plain one."""
+        answer = self._generate_text(request)
+        if isinstance(answer, Mapping):
+            answer = Completion.from_mapping(answer, model=self.model, provider=self.provider)
+        if answer.text:
+            yield Chunk(answer.text)
+        return answer
+
+    def _prepare(self) -> None:  # noqa: B027 - not abstract: an adapter may need nothing
+        """Checks what a first call needs."""
+
+    def _ping(self) -> None:  # noqa: B027 - not abstract: an adapter may have nothing to ask
+        """Asks the provider for something that costs nothing."""
+
+    def _read_call(
+        self, prompt: Prompt, keywords: dict[str, Any], streamed: bool = False
+    ) -> tuple[Request, CallOptions]:
+        options = self.read_options(
+            streamed=streamed,
+            **{name: keywords.pop(name) for name in _OPTION_NAMES if name in keywords},
+        )
+        asked = {name: keywords.pop(name) for name in _REQUEST_NAMES if name in keywords}
+        return Request.build(self.model, prompt, vendor_parameters=keywords, **asked), options
+
+    def _resolve_key(self, variable: str | None, required: bool) -> str:
+        """Returns the key to send.
+
+        Raises:
+            ConfigurationError: There is none, though the provider asks for one.
+        """
+        key = self._api_key
+        if key is None:
+            key = self.settings.api_key(self.provider)
+        if key is None and variable is not None:
+            key = self.settings.variable(variable)
+        if callable(key):
+            key = key()
+        if key:
+            return key
+        if required:
+            raise ConfigurationError(
+                f"no key for {self.provider}: set {variable} (in the environment or in .env), or "
+                "pass api_key=. Without any key, the embedded model can be asked: model='local:'",
+                provider=self.provider,
+                model=self.model,
+            )
+        return "none"  # the SDKs insist on some text
+
+    def _sdk_client(self, base_url: str | None, key: str, build: Callable[[httpx2.Client], S]) -> S:
+        """Returns the process's SDK client for this provider, address and key.
+
+        Args:
+            base_url: The address.
+            key: The key.
+            build: Makes the client, given the HTTP client that it must use.
+        """
+        pool = get_connection_pool(self.provider, base_url)
+        return _sdk_clients.get().get(
+            (type(self).__name__, base_url, key), pool, lambda: build(pool)
+        )
+
+    @contextmanager
+    def _vendor_errors(self) -> Iterator[None]:
+        """Turns the SDK's exceptions into `LLMError`s."""
+        try:
+            yield
+        except LLMError:
+            raise
+        except Exception as error:
+            translated = self._translate(error)
+            if translated is None:
+                raise  # not an SDK's: a programming error should look like one
+            raise translated from error
+
+    def _translate(self, error: Exception) -> LLMError | None:
+        # The SDKs wrap the HTTP client's errors, which say more: connect or read, and why.
+        cause = error.__cause__
+        if type(cause).__module__.startswith("httpx2") and not hasattr(error, "status_code"):
+            error = cause  # type: ignore[assignment]
+        return self._to_error(VendorError.from_exception(error))
+
+    def _to_error(self, error: VendorError) -> LLMError | None:
+        return to_llm_error(
+            error,
+            self.error_classes,
+            provider=self.provider,
+            model=self.model,
+            successor=self.info.successor,
+        )
+
+
+def _check_retries(retries: object) -> int:
+    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
+        raise InvalidRequestError(
+            f"max_retries={retries!r}: expected how many tries may follow the first, 0 or more"
+        )
+    return retries
+
+
+_OPTION_NAMES = (
+    "timeout",
+    "attempt_timeout",
+    "first_chunk_timeout",
+    "idle_timeout",
+    "max_retries",
+)
+_REQUEST_NAMES = (
+    "system",
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "stop",
+    "seed",
+    "reasoning_effort",
+    "extra_body",
+    "extra_headers",
+    "metadata",
+    "on_unsupported",
+)

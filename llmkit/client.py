@@ -1,0 +1,277 @@
+"""Client: the facade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from llmkit.adapters import BaseLLMAdapter, choose_model, get_adapter
+from llmkit.connection_pool import health_check as pool_health
+from llmkit.errors import InvalidRequestError
+from llmkit.performance import Observer, get_performance_tracker
+from llmkit.request import OnUnsupported, Prompt, Request, check_seconds
+from llmkit.settings import Settings, get_settings
+from llmkit.streams import Stream
+from llmkit.types import Completion
+
+__all__ = ["Client"]
+
+
+class Client:
+    """Talks to language models.
+
+        reply = Client().complete("Why is the sky blue?", model="openai:gpt-6-luna")
+        print(reply.text, reply.usage.total_tokens, reply.cost)
+
+    A Client is cheap to make and safe to share between threads: connections, SDK clients and
+    figures belong to the process, and every Client uses the same.
+
+    Args:
+        model: The model to ask where a call names none; None takes PRIMARY_LLM, or else the
+            default model of the first provider that has a key.
+        timeout: Seconds of wall clock for a whole call; None takes REQUEST_TIMEOUT.
+        max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
+        observers: Functions that are given the `CallRecord` of each call that ends.
+        settings: None takes the process's settings.
+
+    Raises:
+        InvalidRequestError: An argument can't be meant.
+    """
+
+    def __init__(
+        self,
+        model: str | None = None,
+        *,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+        observers: Sequence[Observer] = (),
+        settings: Settings | None = None,
+    ) -> None:
+        self.model = model
+        self.timeout = check_seconds("timeout", timeout)
+        self.max_retries = max_retries
+        self.observers = tuple(observers)
+        self._settings = settings
+        self._adapters: dict[str, BaseLLMAdapter] = {}
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"Client(model={self.model!r})"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: str | Iterable[str] | None = None,
+        seed: int | None = None,
+        reasoning_effort: str | None = None,
+        timeout: float | None = None,
+        attempt_timeout: float | None = None,
+        max_retries: int | None = None,
+        on_unsupported: OnUnsupported = "warn",
+        metadata: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **vendor_parameters: Any,
+    ) -> Completion:
+        """Asks a model and waits for its answer.
+
+        Args:
+            prompt: A text, or messages `{"role": …, "content": …}` in the OpenAI shape.
+            model: Such as "gpt-6-luna" or "anthropic:claude-haiku-5-5"; None takes the Client's.
+            system: Instructions, put before the messages; None for none.
+            max_tokens: The longest answer; None leaves it to the vendor.
+            temperature: 0 to 2; None sends none.
+            top_p: 0 to 1; None sends none.
+            stop: Texts that end the answer; None for none.
+            seed: For repeatable sampling, where the vendor offers it; None sends none.
+            reasoning_effort: Such as "low"; None sends none.
+            timeout: Seconds of wall clock for everything together: waiting for a connection, every
+                try, every byte of the answer. None takes the Client's.
+            attempt_timeout: Seconds for each single try; None: as long as the call may last.
+            max_retries: Tries after the first; None takes the Client's.
+            on_unsupported: What happens with a parameter that the registry says the model refuses:
+                "warn" leaves it out and says so in `reply.warnings`, "drop" is silent, "error"
+                raises.
+            metadata: Your own notes, for the observers; never sent.
+            extra_body: Fields laid over the JSON that is sent.
+            extra_headers: HTTP headers to add.
+            **vendor_parameters: Anything else is sent to the vendor as it is.
+
+        Returns:
+            The answer.
+
+        Raises:
+            LLMError: Whatever went wrong; the subclass and `.code` say what, `.attempts` what was
+                tried.
+        """
+        adapter = self._adapter(model)
+        request = Request.build(
+            adapter.model,
+            prompt,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+            reasoning_effort=reasoning_effort,
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            metadata=metadata,
+            on_unsupported=on_unsupported,
+            vendor_parameters=vendor_parameters,
+        )
+        options = adapter.read_options(
+            timeout=timeout, attempt_timeout=attempt_timeout, max_retries=max_retries
+        )
+        return adapter.run(request, options)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop: str | Iterable[str] | None = None,
+        seed: int | None = None,
+        reasoning_effort: str | None = None,
+        timeout: float | None = None,
+        attempt_timeout: float | None = None,
+        first_chunk_timeout: float | None = None,
+        idle_timeout: float | None = None,
+        max_retries: int | None = None,
+        on_unsupported: OnUnsupported = "warn",
+        metadata: Mapping[str, Any] | None = None,
+        extra_body: Mapping[str, Any] | None = None,
+        extra_headers: Mapping[str, str] | None = None,
+        **vendor_parameters: Any,
+    ) -> Stream:
+        """Asks a model and hands out its answer while it is being written.
+
+            with client.stream("Tell me a story") as stream:
+                for chunk in stream:
+                    print(chunk.text, end="", flush=True)
+            print(stream.completion.cost)
+
+        The request is sent at once, and tried again as `complete` does while nothing has arrived.
+        After the first chunk nothing is tried again: a stream that breaks raises
+        `StreamInterruptedError` with the text so far.
+
+        Args:
+            prompt: As in `complete`, and likewise all arguments that are not named here.
+            model: See `complete`.
+            system: See `complete`.
+            max_tokens: See `complete`.
+            temperature: See `complete`.
+            top_p: See `complete`.
+            stop: See `complete`.
+            seed: See `complete`.
+            reasoning_effort: See `complete`.
+            timeout: Seconds for the whole stream; None sets no limit, so that a long answer is not
+                cut off (the two below still hold).
+            attempt_timeout: Seconds of each try until the first chunk; None: as long as
+                `first_chunk_timeout`.
+            first_chunk_timeout: Seconds until the first chunk, all tries together; None takes the
+                Client's `timeout`.
+            idle_timeout: Seconds between two chunks; None takes the Client's `timeout`.
+            max_retries: See `complete`.
+            on_unsupported: See `complete`.
+            metadata: See `complete`.
+            extra_body: See `complete`.
+            extra_headers: See `complete`.
+            **vendor_parameters: See `complete`.
+
+        Returns:
+            The stream; its first chunk has arrived.
+
+        Raises:
+            LLMError: There was no first chunk.
+        """
+        adapter = self._adapter(model)
+        request = Request.build(
+            adapter.model,
+            prompt,
+            system=system,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            stop=stop,
+            seed=seed,
+            reasoning_effort=reasoning_effort,
+            extra_body=extra_body,
+            extra_headers=extra_headers,
+            metadata=metadata,
+            on_unsupported=on_unsupported,
+            vendor_parameters=vendor_parameters,
+        )
+        options = adapter.read_options(
+            streamed=True,
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            first_chunk_timeout=first_chunk_timeout,
+            idle_timeout=idle_timeout,
+            max_retries=max_retries,
+        )
+        return adapter.run_stream(request, options)
+
+    def stats(self, model: str | None = None) -> dict[str, Any]:
+        """Returns the process's figures, by model; see `LLMPerformanceTracker.get_stats`.
+
+        Args:
+            model: One model's figures only; None for all.
+        """
+        return get_performance_tracker().get_stats(model)
+
+    def health_check(self, model: str | None = None) -> dict[str, Any]:
+        """Says whether the model's provider can be reached, without paying for anything.
+
+        Args:
+            model: None takes the Client's.
+
+        Returns:
+            What `BaseLLMAdapter.health_check` says, with the state of the provider's connection
+            pools under "pools".
+        """
+        adapter = self._adapter(model)
+        return {**adapter.health_check(), "pools": pool_health(adapter.provider)}
+
+    def close(self) -> None:
+        """Ends the use of this Client; what belongs to the process stays open for others."""
+        self._adapters.clear()
+        self._closed = True
+
+    def _adapter(self, model: str | None) -> BaseLLMAdapter:
+        if self._closed:
+            raise InvalidRequestError("this Client is closed; make a new one")
+        name = model or self.model or choose_model(self._settings)
+        adapter = self._adapters.get(name)
+        if adapter is None:
+            adapter = self._adapters[name] = get_adapter(
+                name,
+                timeout=self.timeout,
+                max_retries=self.max_retries,
+                settings=self._settings or get_settings(),
+            )
+            adapter.observers = self.observers
+        return adapter

@@ -1,0 +1,56 @@
+"""What a call costs, from the vendor's own count of tokens and the registry's prices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from llmkit.models import ModelInfo
+from llmkit.types import Usage
+
+__all__ = ["cost_of"]
+
+_MILLION = Decimal(1_000_000)
+
+
+def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
+    """Computes the price of a call.
+
+    Args:
+        usage: The tokens, as `Usage` counts them: cached ones are part of the input, reasoning is
+            part of the output.
+        info: The model.
+
+    Returns:
+        USD, exact; None when the usage, the model's prices, or one price that this usage needs is
+        unknown.
+    """
+    if usage.input_tokens is None or usage.output_tokens is None:
+        return None
+    prices = _prices_for(usage.input_tokens, info)
+    if prices is None:
+        return None
+    read = usage.cache_read_tokens or 0
+    written = usage.cache_write_tokens or 0
+    total = Decimal(0)
+    for kind, tokens in (
+        ("input", usage.input_tokens - read - written),
+        ("cache_read", read),
+        ("cache_write", written),
+        ("output", usage.output_tokens),
+    ):
+        if tokens:
+            price = prices.get(kind)
+            if price is None:
+                return None
+            total += price * tokens
+    return total / _MILLION
+
+
+def _prices_for(input_tokens: int, info: ModelInfo) -> Mapping[str, Decimal] | None:
+    """Returns the prices that hold for a prompt of this length: a long one has others."""
+    prices = info.prices
+    for tier in info.price_tiers:
+        if input_tokens > tier["above_input_tokens"]:
+            prices = {key: price for key, price in tier.items() if key != "above_input_tokens"}
+    return prices

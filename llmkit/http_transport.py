@@ -1,0 +1,318 @@
+"""The HTTP transport under every SDK: a gate, pooled connections, and replies of bounded size.
+
+Built from the public parts of httpcore2 and httpx2. The gate stands before httpcore2's own queue,
+which can't be woken: it is first come first served, bounded by the Scope, and held until the reply
+is closed.
+"""
+
+from __future__ import annotations
+
+import collections
+import ssl
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import cast
+
+import httpcore2
+import httpx2
+
+from llmkit.errors import ErrorCode
+from llmkit.network import ScopedBackend
+from llmkit.scope import CallInterrupted, current_scope
+from llmkit.threads import Flag
+
+__all__ = ["Gate", "PooledTransport"]
+
+
+class Gate:
+    """Lets a number of holders in at a time, first come first served.
+
+    Every step rests on a single atomic operation of `deque`, without a lock, because a reply that
+    the garbage collector finds gives its place back in the middle of whatever the thread was doing.
+
+    Args:
+        size: How many may be inside.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._free = collections.deque([True] * size)
+        self._waiting: collections.deque[Flag] = collections.deque()
+
+    def acquire(self, timeout: float | None = None) -> bool:
+        """Waits for a place.
+
+        Args:
+            timeout: Seconds to wait outside a Scope; None waits without end. Inside a Scope its
+                time counts.
+
+        Returns:
+            Whether there is a place now; False only outside a Scope.
+
+        Raises:
+            CallInterrupted: The Scope was cancelled, or its time ended.
+        """
+        if self._take_free():
+            return True
+        turn = Flag()
+        self._waiting.append(turn)
+        # A place given back between the look and the append has woken nobody.
+        if self._take_free():
+            self._leave(turn)
+            return True
+        scope = current_scope()
+        try:
+            if scope is None:
+                granted = turn.wait(timeout)
+            else:
+                granted = scope.wait(turn, f"waiting for one of {self.size} connections")
+        except BaseException:
+            self._leave(turn)
+            raise
+        if not granted:
+            self._leave(turn)
+        return granted
+
+    def release(self) -> None:
+        """Gives a place back."""
+        try:
+            self._waiting.popleft().set()
+        except IndexError:
+            self._free.append(True)
+            # Whoever began to wait in this moment saw neither the place nor a grant.
+            if self._waiting and self._take_free():
+                self.release()
+
+    @property
+    def in_use(self) -> int:
+        """How many places are taken."""
+        return self.size - len(self._free)
+
+    def _take_free(self) -> bool:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return False
+
+    def _leave(self, turn: Flag) -> None:
+        try:
+            self._waiting.remove(turn)
+        except ValueError:  # granted meanwhile: pass the place on
+            self.release()
+
+
+class PooledTransport(httpx2.BaseTransport):
+    """Sends requests over pooled connections, one pool per proxy.
+
+    Args:
+        size: How many requests may be under way at a time, and how many idle connections are kept.
+        ssl_context: TLS settings, shared by all pools of the process.
+        connect_timeout: Seconds for a look-up, a connect, and a TLS handshake, each.
+        keepalive: Seconds that an idle connection is kept.
+        max_body: Bytes of one reply's body, after decompression, that are read at most.
+        proxy_for: Says which proxy a URL goes through; None for a direct connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        ssl_context: ssl.SSLContext,
+        connect_timeout: float,
+        keepalive: float,
+        max_body: int,
+        proxy_for: Callable[[str], str | None],
+    ) -> None:
+        self.gate = Gate(size)
+        self.backend = ScopedBackend(connect_timeout)
+        self._ssl_context = ssl_context
+        self._keepalive = keepalive
+        self._max_body = max_body
+        self._proxy_for = proxy_for
+        self._pools: dict[str | None, httpcore2.ConnectionPool] = {}
+        # Replies that the garbage collector found open. The pool's lock is not reentrant, so its
+        # books are put right by the next request instead of in the collector.
+        self._abandoned: collections.deque[httpcore2.Response] = collections.deque()
+
+    @property
+    def connections(self) -> int:
+        """How many connections are open, idle ones included."""
+        return sum(len(pool.connections) for pool in tuple(self._pools.values()))
+
+    def handle_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Sends one request and returns the reply with its body unread."""
+        self._close_abandoned()
+        pool = self._pool_for(request.url)
+        timeouts = request.extensions.get("timeout", {})
+        if not self.gate.acquire(timeouts.get("pool")):
+            raise httpx2.PoolTimeout(f"all {self.gate.size} connections are in use")
+        try:
+            reply = pool.handle_request(_to_httpcore(request))
+        except BaseException as error:
+            self.gate.release()
+            if isinstance(error, Exception):
+                raise _to_httpx(error) from error
+            raise
+        body = _Body(reply, self)
+        scope = current_scope()
+        if scope is not None:
+            scope.hold(body.close)
+        return httpx2.Response(
+            status_code=reply.status,
+            headers=[pair for pair in reply.headers if not body.decodes(pair[0])],
+            stream=body,
+            extensions=reply.extensions,
+        )
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._close_abandoned()
+        for pool in tuple(self._pools.values()):
+            pool.close()
+
+    def abandon(self) -> None:
+        """Gives up, in a forked child, the connections that belong to the parent."""
+        self.backend.abandon()
+
+    def _pool_for(self, url: httpx2.URL) -> httpcore2.ConnectionPool:
+        proxy = self._proxy_for(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
+        pool = self._pools.get(proxy)
+        if pool is None:
+            # setdefault: of two threads that build at once, one pool is kept, still unused.
+            pool = self._pools.setdefault(proxy, self._build_pool(proxy))
+        return pool
+
+    def _build_pool(self, proxy: str | None) -> httpcore2.ConnectionPool:
+        return httpcore2.ConnectionPool(
+            ssl_context=self._ssl_context,
+            proxy=None if proxy is None else _to_proxy(proxy, self._ssl_context),
+            max_connections=None,  # the gate bounds them
+            max_keepalive_connections=self.gate.size,
+            keepalive_expiry=self._keepalive,
+            # One shutdown would end every stream on a shared HTTP/2 connection.
+            http2=False,
+            network_backend=self.backend,
+        )
+
+    def _close_abandoned(self) -> None:
+        while self._abandoned:
+            try:
+                self._abandoned.popleft().close()
+            except IndexError:  # another thread was faster
+                return
+
+
+class _Body(httpx2.SyncByteStream):
+    """A reply's body: decompressed, counted, and giving its place back when it is closed."""
+
+    def __init__(self, reply: httpcore2.Response, transport: PooledTransport) -> None:
+        self._reply: httpcore2.Response | None = reply
+        self._transport = transport
+        self._encoding = next(
+            (value for name, value in reply.headers if name.lower() == b"content-encoding"), b""
+        ).lower()
+        self._decoding = self._encoding in (b"gzip", b"x-gzip", b"deflate")
+
+    def decodes(self, header: bytes) -> bool:
+        """Says whether a header is no longer true of what this body yields."""
+        return self._decoding and header.lower() in (b"content-encoding", b"content-length")
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._reply is None:
+            return
+        limit = self._transport._max_body
+        parts = self._reply.iter_stream()
+        try:
+            for part in _inflated(parts, limit) if self._decoding else parts:
+                limit -= len(part)
+                if limit < 0:
+                    raise CallInterrupted(
+                        ErrorCode.LLM_PROVIDER_ERROR,
+                        f"the reply is larger than {self._transport._max_body:,} bytes",
+                    )
+                yield part
+        except (
+            httpcore2.TimeoutException,
+            httpcore2.NetworkError,
+            httpcore2.ProtocolError,
+        ) as error:
+            raise _to_httpx(error) from error
+
+    def close(self) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            try:
+                reply.close()
+            finally:
+                self._transport.gate.release()
+
+    def __del__(self) -> None:
+        reply, self._reply = self._reply, None
+        if reply is not None:
+            reply.extensions["network_stream"].close()
+            self._transport._abandoned.append(reply)
+            self._transport.gate.release()
+
+
+def _inflated(parts: Iterator[bytes], limit: int) -> Iterator[bytes]:
+    """Decompresses in pieces, so that a small body can't unfold beyond the limit in memory."""
+    # 32 + 15: zlib tells gzip and zlib headers apart by itself.
+    inflater = zlib.decompressobj(32 + zlib.MAX_WBITS)
+    step = min(limit + 1, 1 << 20)
+    try:
+        for part in parts:
+            while part:
+                yield inflater.decompress(part, step)
+                part = inflater.unconsumed_tail
+        rest = inflater.flush()
+    except zlib.error as error:
+        raise httpx2.DecodingError(f"the reply's compression is broken: {error}") from error
+    if not inflater.eof:
+        raise httpx2.RemoteProtocolError("the compressed reply ended early")
+    yield rest
+
+
+def _to_httpcore(request: httpx2.Request) -> httpcore2.Request:
+    return httpcore2.Request(
+        method=request.method,
+        url=httpcore2.URL(
+            scheme=request.url.raw_scheme,
+            host=request.url.raw_host,
+            port=request.url.port,
+            target=request.url.raw_path,
+        ),
+        headers=request.headers.raw,
+        content=cast("Iterable[bytes]", request.stream),  # a Client's streams are synchronous
+        extensions=request.extensions,
+    )
+
+
+def _to_httpx(error: Exception) -> Exception:
+    """Says an error of httpcore2 in httpx2's words: its classes bear the same names."""
+    if type(error).__module__.partition(".")[0] != "httpcore2":
+        return error
+    kind = getattr(httpx2, type(error).__name__, httpx2.TransportError)
+    return kind(str(error)) if isinstance(kind, type) else error
+
+
+def _to_proxy(address: str, ssl_context: ssl.SSLContext) -> httpcore2.Proxy:
+    url = httpx2.URL(address)
+    if url.scheme not in ("http", "https", "socks5", "socks5h"):
+        raise CallInterrupted(
+            ErrorCode.CONFIGURATION_ERROR,
+            f"the proxy's scheme {url.scheme!r} is not one of http, https, socks5, socks5h",
+        )
+    if url.scheme.startswith("socks"):
+        try:
+            import socksio  # type: ignore[import-not-found]  # noqa: F401  # optional
+        except ImportError:
+            raise CallInterrupted(
+                ErrorCode.CONFIGURATION_ERROR, "a SOCKS proxy needs: pip install socksio"
+            ) from None
+    return httpcore2.Proxy(
+        url=httpcore2.URL(
+            scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path
+        ),
+        auth=(url.username, url.password) if url.userinfo else None,
+        ssl_context=ssl_context if url.scheme == "https" else None,
+    )

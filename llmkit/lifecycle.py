@@ -1,0 +1,105 @@
+"""Beginning and end of llmkit in a process. Neither is needed: all starts by itself."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from llmkit.adapters import PROVIDERS, get_adapter
+from llmkit.connection_pool import get_connection_pool
+from llmkit.errors import ConfigurationError, LLMError
+from llmkit.log import get_logger
+from llmkit.models import get_model_info
+from llmkit.process_local import close_all
+from llmkit.settings import get_settings
+
+__all__ = ["initialize_llm_module", "shutdown"]
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, Any]:
+    """Checks the settings and opens the connection pools, so that the first call finds all ready.
+
+    Nothing is sent.
+
+    Args:
+        install_signal_handlers: Whether SIGTERM and SIGINT close everything before they do what
+            they did before. Only in the main thread.
+
+    Returns:
+        `providers` (those that have a key), `models` (the configured ones that can be asked) and
+        `warnings` (what can't be had, and why; logged, too).
+
+    Raises:
+        ConfigurationError: A setting can't be read, or handlers are wanted outside the main
+            thread.
+    """
+    settings = get_settings()
+    if install_signal_handlers:
+        _install_handlers()
+    providers = [name for name in PROVIDERS if settings.api_key(name)]
+    wanted = [
+        settings.primary_llm,
+        *(settings.fallback_llm or ()),
+        *(settings.enabled_models or ()),
+    ]
+    models: list[str] = []
+    warnings: list[str] = []
+    for model in dict.fromkeys(name for name in wanted if name):
+        try:
+            adapter = get_adapter(model)
+            adapter.ensure_initialized()
+        except LLMError as error:
+            warnings.append(f"{model} can't be asked: {error.message}")
+            continue
+        models.append(model)
+        if adapter.info.known and get_model_info(adapter.model).retired():
+            warnings.append(f"{model} was shut down on {adapter.info.shutdown}")
+    for provider in providers:
+        try:
+            get_connection_pool(provider)
+        except ConfigurationError as error:
+            warnings.append(error.message)
+    for warning in warnings:
+        get_logger("lifecycle").warning("%s", warning)
+    return {"providers": providers, "models": models, "warnings": warnings}
+
+
+def shutdown() -> None:
+    """Closes this process's connections, SDK clients and the embedded model.
+
+    Clears nothing that others may use, and may be called any number of times: whatever is used
+    afterwards is opened anew.
+    """
+    close_all()
+
+
+def _install_handlers() -> None:
+    if threading.current_thread() is not threading.main_thread():
+        raise ConfigurationError(
+            "signal handlers can only be installed in the main thread; call "
+            "initialize_llm_module() there, or without install_signal_handlers"
+        )
+    for number in _SIGNALS:
+        previous = signal.getsignal(number)
+        if not isinstance(previous, _Handler):
+            signal.signal(number, _Handler(previous))
+
+
+class _Handler:
+    """Closes everything, and then does what the handler before it did."""
+
+    def __init__(self, previous: Callable[[int, FrameType | None], Any] | int | None) -> None:
+        self._previous = previous
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        shutdown()
+        if callable(self._previous):
+            self._previous(number, frame)
+        elif self._previous != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)

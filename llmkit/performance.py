@@ -1,0 +1,212 @@
+"""Observers of calls, and the tracker that keeps figures for each model.
+
+An observer is any callable that takes one `CallRecord`. It is told once for each logical call,
+when the call is over, on the thread that made it.
+"""
+
+from __future__ import annotations
+
+import collections
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from llmkit.errors import ErrorCode
+from llmkit.log import get_logger
+from llmkit.process_local import ProcessLocal
+from llmkit.types import CallRecord
+
+__all__ = ["LLMPerformanceTracker", "Observer", "get_performance_tracker", "notify"]
+
+Observer = Callable[[CallRecord], object]
+
+# Latencies kept for each model, the newest ones: enough for a steady p95.
+WINDOW = 1000
+
+
+@dataclass
+class _Figures:
+    provider: str
+    requests: int = 0
+    successes: int = 0
+    failures: int = 0
+    cancelled: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: Decimal = Decimal(0)
+    unpriced: int = 0
+    errors: collections.Counter[str] = field(default_factory=collections.Counter)
+    fallbacks: collections.Counter[str] = field(default_factory=collections.Counter)
+    latencies: collections.deque[float] = field(
+        default_factory=lambda: collections.deque(maxlen=WINDOW)
+    )
+
+
+class LLMPerformanceTracker:
+    """Counts calls, and times them, by model. Safe to use from any number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._models: dict[str, _Figures] = {}
+
+    def __call__(self, record: CallRecord) -> None:
+        """Takes a call's record: the tracker is an observer."""
+        with self._lock:
+            figures = self._figures(record.model, record.provider)
+            figures.requests += 1
+            if record.ok:
+                self._add_success(
+                    figures,
+                    record.latency,
+                    record.usage.input_tokens,
+                    record.usage.output_tokens,
+                )
+                if record.cost is None:
+                    figures.unpriced += 1
+                else:
+                    figures.cost += record.cost
+            else:
+                self._add_failure(figures, str(record.code))
+
+    def record_request(self, model: str, provider: str) -> None:
+        """Counts a request that begins; `record_success` or `record_failure` should follow."""
+        with self._lock:
+            self._figures(model, provider).requests += 1
+
+    def record_success(
+        self,
+        model: str,
+        provider: str,
+        latency_ms: float,
+        prompt_tokens: int | None,
+        completion_tokens: int | None,
+    ) -> None:
+        """Counts a success.
+
+        Args:
+            model: The model.
+            provider: Its provider.
+            latency_ms: How long it took, in milliseconds.
+            prompt_tokens: Tokens sent; None when unknown.
+            completion_tokens: Tokens generated; None when unknown.
+        """
+        with self._lock:
+            figures = self._figures(model, provider)
+            self._add_success(figures, latency_ms / 1000, prompt_tokens, completion_tokens)
+            figures.unpriced += 1
+
+    def record_failure(self, model: str, provider: str, error: object) -> None:
+        """Counts a failure, by the code of an `LLMError`, the class of another, or a text."""
+        if isinstance(error, BaseException):
+            name = str(getattr(error, "code", type(error).__name__))
+        else:
+            name = str(error)
+        with self._lock:
+            self._add_failure(self._figures(model, provider), name)
+
+    def record_fallback(self, from_model: str, to_model: str, reason: object) -> None:
+        """Counts that `to_model` took over from `from_model`, and why."""
+        with self._lock:
+            provider = self._models[from_model].provider if from_model in self._models else ""
+            self._figures(from_model, provider).fallbacks[f"{to_model}: {reason}"] += 1
+
+    def get_stats(self, model: str | None = None) -> dict[str, Any]:
+        """Returns the figures.
+
+        Args:
+            model: Of one model; None for all.
+
+        Returns:
+            For one model: `provider`, `requests`, `successes`, `failures`, `cancelled`,
+            `success_rate` (0 to 1, of what ended either way; None before), `avg_latency_ms`,
+            `p50_latency_ms`, `p95_latency_ms` (of the newest 1,000 successes; None without any),
+            `prompt_tokens`, `completion_tokens`, `total_tokens`, `cost` (USD, Decimal, of the
+            successes whose price is known), `unpriced` (the number of the others), `errors` and
+            `fallbacks` (counts). For all: such a dict for each model. An unknown model has zeros.
+        """
+        with self._lock:
+            if model is not None:
+                return _summary(self._models.get(model) or _Figures(provider=""))
+            return {name: _summary(figures) for name, figures in self._models.items()}
+
+    def reset(self) -> None:
+        """Forgets all figures."""
+        with self._lock:
+            self._models.clear()
+
+    def _figures(self, model: str, provider: str) -> _Figures:
+        figures = self._models.get(model)
+        if figures is None:
+            figures = self._models[model] = _Figures(provider)
+        return figures
+
+    @staticmethod
+    def _add_success(
+        figures: _Figures, seconds: float, input_tokens: int | None, output_tokens: int | None
+    ) -> None:
+        figures.successes += 1
+        figures.latencies.append(seconds)
+        figures.input_tokens += input_tokens or 0
+        figures.output_tokens += output_tokens or 0
+
+    @staticmethod
+    def _add_failure(figures: _Figures, name: str) -> None:
+        if name == ErrorCode.LLM_CANCELLED:
+            figures.cancelled += 1
+        else:
+            figures.failures += 1
+        figures.errors[name] += 1
+
+
+_tracker: ProcessLocal[LLMPerformanceTracker] = ProcessLocal(LLMPerformanceTracker)
+
+
+def get_performance_tracker() -> LLMPerformanceTracker:
+    """Returns the process's tracker, which sees every call of every Client and adapter."""
+    return _tracker.get()
+
+
+def notify(observers: Iterable[Observer], record: CallRecord) -> None:
+    """Tells every observer about a call.
+
+    Args:
+        observers: Whom to tell, in this order.
+        record: What happened.
+    """
+    for observer in observers:
+        try:
+            observer(record)
+        except Exception:  # an observer's bug must not turn an answer into an error
+            get_logger("performance").exception("observer %r failed", observer)
+
+
+def _summary(figures: _Figures) -> dict[str, Any]:
+    ended = figures.successes + figures.failures
+    ordered = sorted(figures.latencies)
+    return {
+        "provider": figures.provider,
+        "requests": figures.requests,
+        "successes": figures.successes,
+        "failures": figures.failures,
+        "cancelled": figures.cancelled,
+        "success_rate": figures.successes / ended if ended else None,
+        "avg_latency_ms": 1000 * sum(ordered) / len(ordered) if ordered else None,
+        "p50_latency_ms": _quantile(ordered, 0.50),
+        "p95_latency_ms": _quantile(ordered, 0.95),
+        "prompt_tokens": figures.input_tokens,
+        "completion_tokens": figures.output_tokens,
+        "total_tokens": figures.input_tokens + figures.output_tokens,
+        "cost": figures.cost,
+        "unpriced": figures.unpriced,
+        "errors": dict(figures.errors),
+        "fallbacks": dict(figures.fallbacks),
+    }
+
+
+def _quantile(ordered: list[float], share: float) -> float | None:
+    """Returns a quantile in ms by the nearest rank: always a latency that really occurred."""
+    if not ordered:
+        return None
+    return 1000 * ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]

@@ -1,0 +1,291 @@
+"""Scope: one deadline and one cancel switch for everything that a call does.
+
+A call enters its Scope, which a contextvar makes visible to every layer below. Each operation
+that can block (a socket's connect, handshake, read or write, a wait for a slot, a pause between
+tries) asks the Scope how much time is left and, for as long as it blocks, leaves a way to be woken.
+`cancel()` from any thread, or a signal handler, wakes whatever is blocked.
+
+An operation that ends because of its Scope raises `CallInterrupted`. It derives from BaseException
+so that no SDK in between can wrap it or try again; the edge of llmkit turns it into an `LLMError`.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+
+from llmkit.errors import ErrorCode, InvalidRequestError, LLMError
+from llmkit.threads import Flag
+
+__all__ = ["CallInterrupted", "Scope", "current_scope", "deadline"]
+
+_current: ContextVar[Scope | None] = ContextVar("llmkit_scope", default=None)
+
+
+class CallInterrupted(BaseException):
+    """Ends a blocked operation on its way up to the edge of llmkit; users never see it.
+
+    Args:
+        code: What the caller will be told.
+        message: Why, in words for the caller.
+    """
+
+    def __init__(self, code: ErrorCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+    def to_error(self, *, provider: str | None = None, model: str | None = None) -> LLMError:
+        """Returns the error to raise in this exception's place."""
+        return LLMError.of_code(self.code, self.message, provider=provider, model=model)
+
+
+class Scope:
+    """The time and the cancel switch of one call.
+
+    A Scope inside another never has more time than the outer one, and is cancelled with it. It may
+    be entered several times in turn (a stream does so for each chunk), also by several threads.
+
+    Args:
+        timeout: Seconds from now; None sets no limit of its own.
+        parent: The Scope around this one; left out, the one that is current.
+        clock: Seconds that never run backwards.
+        holds: Whether open replies are noted here, so that `close_held` can close them: a stream's
+            Scope does this, whose reply outlives each single operation.
+    """
+
+    __slots__ = (
+        "_cancelled",
+        "_children",
+        "_clock",
+        "_held",
+        "_lock",
+        "_wakers",
+        "deadline",
+        "parent",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        timeout: float | None = None,
+        *,
+        parent: Scope | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        holds: bool = False,
+    ) -> None:
+        if parent is None:
+            parent = _current.get()
+        self.parent = parent
+        self.timeout = timeout
+        self.deadline = None if timeout is None else clock() + timeout
+        if (
+            parent is not None
+            and parent.deadline is not None
+            and (self.deadline is None or parent.deadline < self.deadline)
+        ):
+            self.deadline, self.timeout = parent.deadline, parent.timeout
+        self._clock = clock
+        # Reentrant: a signal handler may cancel while its own thread holds the lock.
+        self._lock = threading.RLock()
+        self._cancelled: CallInterrupted | None = None
+        self._wakers: list[Callable[[], object]] = []
+        self._children: list[Scope] = []
+        self._held: list[Callable[[], object]] | None = [] if holds else None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether `cancel` was called, here or on a Scope around this one."""
+        return self._cancelled is not None
+
+    def remaining(self) -> float | None:
+        """Returns the seconds left (0.0 when none are), or None without a deadline."""
+        if self.deadline is None:
+            return None
+        left = self.deadline - self._clock()
+        return left if left > 0.0 else 0.0
+
+    def check(self, doing: str) -> float | None:
+        """Says whether there is reason to go on.
+
+        Args:
+            doing: What is about to be done, or was interrupted, for the error's message.
+
+        Returns:
+            The seconds left, or None without a deadline.
+
+        Raises:
+            CallInterrupted: The Scope was cancelled, or its time is over.
+        """
+        if self._cancelled is not None:
+            raise CallInterrupted(self._cancelled.code, self._cancelled.message)
+        left = self.remaining()
+        if left == 0.0:
+            raise CallInterrupted(
+                ErrorCode.LLM_TIMEOUT, f"the time-out of {self.timeout:g} s ended while {doing}"
+            )
+        return left
+
+    def cancel(
+        self,
+        message: str = "the call was cancelled",
+        code: ErrorCode = ErrorCode.LLM_CANCELLED,
+    ) -> None:
+        """Ends everything that runs in this Scope, and refuses anything further.
+
+        May be called from any thread and from a signal handler, any number of times.
+
+        Args:
+            message: What the error of the cancelled call will say.
+            code: The code of that error.
+        """
+        with self._lock:
+            if self._cancelled is None:
+                self._cancelled = CallInterrupted(code, message)
+            for wake in tuple(self._wakers):
+                wake()
+            children = tuple(self._children)
+        for child in children:
+            child.cancel(message, code)
+
+    def block(self, wake: Callable[[], object]) -> None:
+        """Announces a blocking operation; `unblock` must follow when it is over.
+
+        Args:
+            wake: Ends the operation early. It is called under the Scope's lock, from the thread
+                that cancels, at most once for each cancel, and never after `unblock`.
+
+        Raises:
+            CallInterrupted: The Scope is cancelled already.
+        """
+        with self._lock:
+            if self._cancelled is not None:
+                raise CallInterrupted(self._cancelled.code, self._cancelled.message)
+            self._wakers.append(wake)
+
+    def unblock(self, wake: Callable[[], object]) -> None:
+        """Ends what `block` announced."""
+        with self._lock:
+            self._wakers.remove(wake)
+
+    def wait(self, flag: Flag, doing: str, timeout: float | None = None) -> bool:
+        """Waits for a flag, no longer than the Scope lasts.
+
+        Args:
+            flag: The flag; a cancel raises it, too.
+            doing: What is being waited for, for the error's message.
+            timeout: Seconds to wait at most; None as long as the Scope lasts.
+
+        Returns:
+            Whether the flag was raised in time.
+
+        Raises:
+            CallInterrupted: The Scope was cancelled, or its time ended first.
+        """
+        left = self.check(doing)
+        wait = timeout if left is None else left if timeout is None else min(left, timeout)
+        self.block(flag.set)
+        try:
+            happened = flag.wait(wait)
+        finally:
+            self.unblock(flag.set)
+        if self._cancelled is not None or (not happened and wait == left):
+            self.check(doing)
+        return happened
+
+    def sleep(self, seconds: float) -> None:
+        """Pauses.
+
+        Args:
+            seconds: How long.
+
+        Raises:
+            CallInterrupted: The Scope was cancelled, or its time ended first.
+        """
+        self.wait(Flag(), "waiting before another try", seconds)
+
+    def entered(self) -> _Entered:
+        """Returns a context manager in which this Scope is the current one."""
+        return _Entered(self)
+
+    def hold(self, close: Callable[[], object]) -> None:
+        """Notes how to close an open reply, in the nearest Scope around here that holds them."""
+        scope: Scope | None = self
+        while scope is not None and scope._held is None:
+            scope = scope.parent
+        if scope is not None and scope._held is not None:
+            scope._held.append(close)
+
+    def close_held(self) -> None:
+        """Closes the replies that were noted here; each of them can be closed twice."""
+        while self._held:
+            self._held.pop()()
+
+    def _adopt(self, child: Scope) -> None:
+        with self._lock:
+            self._children.append(child)
+            cancelled = self._cancelled
+        if cancelled is not None:
+            child.cancel(cancelled.message, cancelled.code)
+
+    def _release(self, child: Scope) -> None:
+        with self._lock:
+            self._children.remove(child)
+
+
+class _Entered:
+    """One entry into a Scope, by one thread."""
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> Scope:
+        scope = self._scope
+        if scope.parent is not None:
+            scope.parent._adopt(scope)
+        self._token: Token[Scope | None] = _current.set(scope)
+        return scope
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        _current.reset(self._token)
+        if self._scope.parent is not None:
+            self._scope.parent._release(self._scope)
+
+
+def current_scope() -> Scope | None:
+    """Returns the Scope that the running code is in, or None."""
+    return _current.get()
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[Scope]:
+    """Bounds all calls in a block together.
+
+    Args:
+        seconds: Wall-clock seconds from now for everything in the block, whatever time-outs its
+            calls have of their own.
+
+    Yields:
+        The Scope; its `cancel()` ends the calls of the block from another thread.
+
+    Raises:
+        InvalidRequestError: `seconds` is not a positive, finite number.
+    """
+    if isinstance(seconds, bool) or not (
+        isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
+    ):
+        raise InvalidRequestError(f"deadline({seconds!r}): seconds must be a positive number")
+    with Scope(seconds).entered() as scope:
+        yield scope
