@@ -130,6 +130,7 @@ class PooledTransport(httpx2.BaseTransport):
         self._max_body = max_body
         self._proxy_for = proxy_for
         self._pools: dict[str | None, httpcore2.ConnectionPool] = {}
+        self._routes: dict[tuple[bytes, bytes, int | None], httpcore2.ConnectionPool] = {}
         # Replies that the garbage collector found open. The pool's lock is not reentrant, so its
         # books are put right by the next request instead of in the collector.
         self._abandoned: collections.deque[httpcore2.Response] = collections.deque()
@@ -175,11 +176,14 @@ class PooledTransport(httpx2.BaseTransport):
         self.backend.abandon()
 
     def _pool_for(self, url: httpx2.URL) -> httpcore2.ConnectionPool:
-        proxy = self._proxy_for(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
-        pool = self._pools.get(proxy)
+        # Asking the environment costs as much as half a request: it is asked once per host.
+        host = (url.raw_scheme, url.raw_host, url.port)
+        pool = self._routes.get(host)
         if pool is None:
+            proxy = self._proxy_for(str(url.copy_with(userinfo=b"", query=None, fragment=None)))
             # setdefault: of two threads that build at once, one pool is kept, still unused.
             pool = self._pools.setdefault(proxy, self._build_pool(proxy))
+            self._routes[host] = pool
         return pool
 
     def _build_pool(self, proxy: str | None) -> httpcore2.ConnectionPool:

@@ -1,0 +1,116 @@
+"""CPU time of one call through llmkit, against the official SDK's own typed method.
+
+    python -m benchmarks.call_cpu
+
+The two take turns in one process, against one loopback server in another process; the medians'
+ratio is what counts, for absolute figures move with the machine.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import anthropic
+import openai
+from google import genai
+
+from benchmarks.loopback import provider_process
+from llmkit import Client, Settings
+from llmkit.testing import Answer
+
+ROUNDS = 9
+CALLS = 100
+KEY = "sk-benchmark-0123456789"
+
+
+def main() -> None:
+    """Measures and prints a Markdown table."""
+    print("| call | SDK, ms CPU | llmkit, ms CPU | ratio (min-max) |")
+    print("|---|---|---|---|")
+    with provider_process(Answer("An answer of a few words.")) as url:
+        client = Client(
+            settings=Settings(
+                openai_api_key=KEY,
+                anthropic_api_key=KEY,
+                gemini_api_key=KEY,
+                openai_api_base=f"{url}/v1",
+                anthropic_api_base=url,
+                gemini_api_base=url,
+            )
+        )
+        for messages in (1, 40):
+            chat = [
+                {"role": ("user", "assistant")[turn % 2], "content": f"Message number {turn}."}
+                for turn in range(messages)
+            ]
+            for name, model, typed in _typed_calls(url, chat):
+                pair = _alternate(typed, lambda m=model, c=chat: client.complete(c, model=m))
+                _report(f"{name}, {messages} message{'s' * (messages > 1)}", pair)
+
+
+def _typed_calls(
+    url: str, chat: list[dict[str, str]]
+) -> list[tuple[str, str, Callable[[], object]]]:
+    openai_sdk: Any = openai.OpenAI(api_key=KEY, base_url=f"{url}/v1", max_retries=0)
+    anthropic_sdk: Any = anthropic.Anthropic(api_key=KEY, base_url=url, max_retries=0)
+    genai_sdk = genai.Client(
+        api_key=KEY, vertexai=False, http_options=genai.types.HttpOptions(base_url=url)
+    )
+    contents: Any = [
+        {
+            "role": "model" if turn["role"] == "assistant" else "user",
+            "parts": [{"text": turn["content"]}],
+        }
+        for turn in chat
+    ]
+    return [
+        (
+            "openai",
+            "gpt-6-luna",
+            lambda: openai_sdk.chat.completions.create(model="gpt-6-luna", messages=chat),
+        ),
+        (
+            "anthropic",
+            "claude-haiku-5-5",
+            lambda: anthropic_sdk.messages.create(
+                model="claude-haiku-5-5", max_tokens=4096, messages=chat
+            ),
+        ),
+        (
+            "gemini",
+            "gemini-3.8-flash",
+            lambda: genai_sdk.models.generate_content(model="gemini-3.8-flash", contents=contents),
+        ),
+    ]
+
+
+def _alternate(a: Callable[[], object], b: Callable[[], object]) -> list[tuple[float, float]]:
+    for call in (a, b):
+        for _ in range(20):
+            call()
+    return [(_cpu(a), _cpu(b)) for _ in range(ROUNDS)]
+
+
+def _cpu(call: Callable[[], object]) -> float:
+    began = time.process_time()
+    for _ in range(CALLS):
+        call()
+    return 1000 * (time.process_time() - began) / CALLS
+
+
+def _report(name: str, pairs: list[tuple[float, float]]) -> None:
+    ratios = sorted(b / a for a, b in pairs)
+    typed = statistics.median(a for a, _ in pairs)
+    ours = statistics.median(b for _, b in pairs)
+    print(
+        f"| {name} | {typed:.2f} | {ours:.2f} | {statistics.median(ratios):.2f} "
+        f"({ratios[0]:.2f}-{ratios[-1]:.2f}) |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
