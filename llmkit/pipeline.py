@@ -25,7 +25,7 @@ from llmkit.scope import CallInterrupted, Scope
 from llmkit.streams import ChunkSource, Stream
 from llmkit.types import CallRecord, Chunk, Completion, Usage
 
-__all__ = ["CallOptions", "complete", "open_stream"]
+__all__ = ["CallOptions", "complete", "open_stream", "read_answer"]
 
 T = TypeVar("T")
 
@@ -44,6 +44,10 @@ class Adapter(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What the registry knows of it."""
+
+    @property
+    def never_takes(self) -> frozenset[str]:
+        """Fields of a Request that the vendor has no word for, whatever the model."""
 
     def _generate_text(self, request: Request) -> Completion | Mapping[str, Any]: ...
 
@@ -134,6 +138,31 @@ def open_stream(adapter: Adapter, request: Request, options: CallOptions) -> Str
     )
 
 
+def read_answer(adapter: Adapter, answer: object) -> Completion:
+    """Reads what an adapter's `_generate_text`, or a test's stand-in for it, returned.
+
+    Args:
+        adapter: The adapter.
+        answer: A `Completion`, or a mapping such as `{"text": …}`.
+
+    Returns:
+        A completion that nobody else holds.
+
+    Raises:
+        ProviderError: It is something else.
+    """
+    if isinstance(answer, Completion):
+        return replace(answer)
+    if isinstance(answer, Mapping):
+        return Completion.from_mapping(answer, model=adapter.model, provider=adapter.provider)
+    raise ProviderError(
+        f"_generate_text returned {type(answer).__name__}, expected a Completion or a mapping",
+        provider=adapter.provider,
+        model=adapter.model,
+        retryable=False,
+    )
+
+
 class _Call:
     """One logical call while it is under way: its clock, its attempts, its warnings."""
 
@@ -147,23 +176,12 @@ class _Call:
         self.began = time.perf_counter()
         self.first_chunk: float | None = None
         self.attempts: list[Attempt] = []
-        self.request, self.warnings = _fit_to_model(request, adapter.info)
+        self.info = adapter.info  # looked up once: for an unknown model it costs milliseconds
+        self.request, self.warnings = _fit_to_model(request, self.info, adapter.never_takes)
 
     def generate(self) -> Completion:
         """Makes the vendor-specific step, which tests may have replaced."""
-        answer = self.adapter._generate_text(self.request)
-        if isinstance(answer, Completion):
-            return answer
-        if isinstance(answer, Mapping):
-            return Completion.from_mapping(
-                answer, model=self.adapter.model, provider=self.adapter.provider
-            )
-        raise ProviderError(
-            f"_generate_text returned {type(answer).__name__}, expected a Completion or a mapping",
-            provider=self.adapter.provider,
-            model=self.adapter.model,
-            retryable=False,
-        )
+        return read_answer(self.adapter, self.adapter._generate_text(self.request))
 
     def run(self, step: Callable[[], T], attempt_timeout: float | None) -> T:
         """Runs a step with retries, and tells the observers if all of them fail."""
@@ -179,8 +197,7 @@ class _Call:
             self.finish(cut)
             raise cut from None
         except BaseException as bug:  # passed on as it is; only the record needs some code
-            code = None if isinstance(bug, Exception) else ErrorCode.LLM_CANCELLED
-            self.finish(LLMError(repr(bug), code=code))
+            self.finish(LLMError(repr(bug), code=_code_of(bug)))
             raise
 
     def describe(self, error: LLMError) -> LLMError:
@@ -201,7 +218,7 @@ class _Call:
             outcome.attempts = tuple(self.attempts)
             outcome.warnings = (*self.warnings, *outcome.warnings)
             if outcome.cost is None:
-                outcome.cost = cost_of(outcome.usage, self.adapter.info)
+                outcome.cost = cost_of(outcome.usage, self.info)
             usage, cost = outcome.usage, outcome.cost
         record = CallRecord(
             model=self.adapter.model,
@@ -234,9 +251,15 @@ class _Call:
             return result
         except CallInterrupted as interruption:
             code = interruption.code
-            raise interruption.to_error() from None
+            error = interruption.to_error()
+            # Too large a reply would be so again, and cost as much again.
+            error.retryable = error.retryable and code is not ErrorCode.LLM_PROVIDER_ERROR
+            raise error from None
         except LLMError as error:
             code, status, request_id = error.code, error.status, error.request_id
+            raise
+        except BaseException as error:  # passed on as it is; only the Attempt needs some code
+            code = _code_of(error)
             raise
         finally:
             self.attempts.append(
@@ -252,6 +275,15 @@ class _Call:
             )
 
 
+def _code_of(error: BaseException) -> ErrorCode:
+    """Returns the code that comes nearest to an exception which is not an `LLMError`."""
+    if isinstance(error, TimeoutError):
+        return ErrorCode.LLM_TIMEOUT
+    if isinstance(error, ConnectionError):
+        return ErrorCode.LLM_CONNECTION_ERROR
+    return ErrorCode.LLM_PROVIDER_ERROR if isinstance(error, Exception) else ErrorCode.LLM_CANCELLED
+
+
 # Request fields that a model may refuse, and what stands in their place when they are left out.
 _REFUSABLE: Mapping[str, Any] = {
     "temperature": None,
@@ -262,7 +294,9 @@ _REFUSABLE: Mapping[str, Any] = {
 }
 
 
-def _fit_to_model(request: Request, info: ModelInfo) -> tuple[Request, list[str]]:
+def _fit_to_model(
+    request: Request, info: ModelInfo, never_takes: frozenset[str]
+) -> tuple[Request, list[str]]:
     """Leaves out what the registry says that the model refuses.
 
     Returns:
@@ -272,23 +306,18 @@ def _fit_to_model(request: Request, info: ModelInfo) -> tuple[Request, list[str]
         InvalidRequestError: Something would be left out, and `on_unsupported` is "error".
     """
     warnings: list[str] = []
-    refused = [
-        name
-        for name, nothing in _REFUSABLE.items()
-        if name in info.refuses and getattr(request, name) != nothing
-    ]
+    refused = _refused(request, info, never_takes)
     if refused:
-        names = ", ".join(refused)
+        said = ", ".join(refused.values())
         if request.on_unsupported == "error":
             raise InvalidRequestError(
-                f"the model does not take {names}; leave it out, or call with "
-                "on_unsupported='warn'",
+                f"the model does not take {said}; leave it out, or call with on_unsupported='warn'",
                 provider=info.provider,
                 model=info.name,
             )
         request = replace(request, **{name: _REFUSABLE[name] for name in refused})
         if request.on_unsupported == "warn":
-            warnings.append(f"{info.name} does not take {names}: left out")
+            warnings.append(f"{info.name} does not take {said}: left out")
     if info.retired():
         warnings.append(
             f"{info.name} was shut down on {info.shutdown}"
@@ -297,3 +326,17 @@ def _fit_to_model(request: Request, info: ModelInfo) -> tuple[Request, list[str]
     if not info.known:
         warnings.append(f"the registry does not know {info.name}: its price is unknown")
     return request, warnings
+
+
+def _refused(request: Request, info: ModelInfo, never_takes: frozenset[str]) -> dict[str, str]:
+    """Returns the fields that the model refuses, and how each is named to the user."""
+    refused = {
+        name: name
+        for name, nothing in _REFUSABLE.items()
+        if (name in info.refuses or name in never_takes) and getattr(request, name) != nothing
+    }
+    effort, efforts = request.reasoning_effort, info.reasoning_efforts
+    if effort is not None and efforts is not None and effort not in efforts:
+        known = f"it takes {', '.join(efforts)}" if efforts else "it takes none"
+        refused["reasoning_effort"] = f"reasoning_effort={effort!r} ({known})"
+    return refused

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.base import Key
 from llmkit.adapters.custom_request import CustomRequestAdapter
 from llmkit.adapters.error_table import ANTHROPIC_CLASSES
-from llmkit.adapters.wire import (
-    drain,
-    end_mark_missing,
-    read_arguments,
-    read_event,
-    readable,
-    sse_events,
-)
-from llmkit.errors import ConfigurationError
+from llmkit.adapters.wire import ToolCallParts, count_of, text_of
 from llmkit.request import Image, Message, Request
-from llmkit.streams import ChunkSource
-from llmkit.types import Chunk, Completion, FinishReason, ToolCall, Usage
+from llmkit.types import Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
     import anthropic
@@ -33,15 +24,6 @@ BASE_URL = "https://api.anthropic.com"
 # on one, and every model since Claude 3.5 can write so much.
 FALLBACK_MAX_TOKENS = 8192
 
-_FINISH: Mapping[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
-
 
 class AnthropicAdapter(CustomRequestAdapter):
     """A Claude model.
@@ -54,9 +36,22 @@ class AnthropicAdapter(CustomRequestAdapter):
         **kwargs: The other arguments of `BaseLLMAdapter`.
     """
 
+    sdk_module = "anthropic"
+    extra = "anthropic"
     error_classes = ANTHROPIC_CLASSES
+    finish_words: ClassVar = {
+        "end_turn": "stop",
+        "stop_sequence": "stop",
+        "max_tokens": "length",
+        "model_context_window_exceeded": "length",
+        "tool_use": "tool_calls",
+        "refusal": "content_filter",
+    }
+    never_takes = frozenset({"seed"})
+    key_variable = "ANTHROPIC_API_KEY"
     path = "/v1/messages"
     ping_path = "/v1/models?limit=1"
+    end_mark = "message_stop"
 
     def __init__(
         self,
@@ -74,16 +69,11 @@ class AnthropicAdapter(CustomRequestAdapter):
         base = self.api_base or self.settings.anthropic_api_base or BASE_URL
         return base.rstrip("/").removesuffix("/v1")
 
-    def _prepare(self) -> None:
-        _import_sdk()
-        self._resolve_key("ANTHROPIC_API_KEY", required=True)
-
     def _client(self) -> anthropic.Anthropic:
-        key = self._resolve_key("ANTHROPIC_API_KEY", required=True)
         base_url = self.base_url
 
-        def build(pool: httpx2.Client) -> anthropic.Anthropic:
-            client: anthropic.Anthropic = _import_sdk().Anthropic(
+        def build(key: str, pool: httpx2.Client) -> anthropic.Anthropic:
+            client: anthropic.Anthropic = self._import_sdk().Anthropic(
                 api_key=key,
                 base_url=base_url,
                 http_client=pool,
@@ -96,9 +86,9 @@ class AnthropicAdapter(CustomRequestAdapter):
             client._custom_headers = {}
             return client
 
-        return self._sdk_client(base_url, key, build)
+        return self._sdk_client(base_url, build)
 
-    def _body(self, request: Request, stream: bool) -> dict[str, Any]:
+    def _say_request(self, request: Request, *, stream: bool) -> dict[str, Any]:
         limit = request.max_tokens or self.info.max_output_tokens or FALLBACK_MAX_TOKENS
         body: dict[str, Any] = {
             "model": request.model,
@@ -116,130 +106,92 @@ class AnthropicAdapter(CustomRequestAdapter):
                 body[name] = value
         if request.reasoning_effort is not None:
             body["output_config"] = {"effort": request.reasoning_effort}
-        body.update(request.vendor_parameters)
-        body.update(request.extra_body)
         return body
 
     def _read_reply(self, raw: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         blocks = raw["content"]
-        return self._completion(
-            raw=raw,
-            texts=[_text_of(block["text"]) for block in blocks if block["type"] == "text"],
-            calls=tuple(
+        return self._put_together(
+            raw,
+            [text_of(block["text"]) for block in blocks if block["type"] == "text"],
+            raw.get("usage") or {},
+            tuple(
                 ToolCall(block["id"], block["name"], dict(block["input"]))
                 for block in blocks
                 if block["type"] == "tool_use"
             ),
-            usage=raw.get("usage") or {},
-            finish=raw.get("stop_reason"),
-            headers=headers,
+            headers,
         )
 
-    def _read_stream(self, response: httpx2.Response) -> ChunkSource:
-        answer = _StreamedAnswer()
-        events = sse_events(response.iter_bytes())
-        for _, data in events:
-            event = read_event(data)
-            if event.get("type") == "error":
-                raise self._event_error(event)
-            with readable():
-                text = answer.add(event)
-            if text:
-                yield Chunk(text)
-            if event.get("type") == "message_stop":
-                break
-        else:
-            raise end_mark_missing("message_stop")
-        drain(events)
-        with readable():
-            return self._completion(
-                raw=answer.raw,
-                texts=answer.texts,
-                calls=answer.tool_calls(),
-                usage=answer.usage,
-                finish=answer.raw.get("stop_reason"),
-                headers=response.headers,
-            )
+    def _begin_answer(self) -> _Answer:
+        return _Answer(self)
 
-    def _completion(
+    def _put_together(
         self,
-        *,
         raw: dict[str, Any],
         texts: list[str],
-        calls: tuple[ToolCall, ...],
         usage: Mapping[str, Any],
-        finish: str | None,
+        calls: tuple[ToolCall, ...],
         headers: Mapping[str, str],
     ) -> Completion:
-        warnings: tuple[str, ...] = ()
-        if finish == "refusal":
-            category = (raw.get("stop_details") or {}).get("category")
-            warnings = (f"the model refused to answer{f' ({category})' if category else ''}",)
-        elif finish not in _FINISH:
-            warnings = (f"the vendor's stop reason is {finish!r}",)
-        return Completion(
+        return self._completion(
             text="".join(texts),
-            model=self.model,
-            provider=self.provider,
-            finish_reason=_FINISH.get(finish or ""),
+            finish=raw.get("stop_reason"),
             usage=_read_usage(usage),
-            tool_calls=calls,
-            warnings=warnings,
+            calls=calls,
             request_id=headers.get("request-id"),
             raw=raw,
+            refusal=(raw.get("stop_details") or {}).get("category"),
         )
 
 
-class _StreamedAnswer:
+class _Answer:
     """What a stream's events add up to."""
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.raw: dict[str, Any] = {}
-        self.usage: dict[str, Any] = {}
-        self._calls: dict[int, dict[str, str]] = {}
+    def __init__(self, adapter: AnthropicAdapter) -> None:
+        self._adapter = adapter
+        self._texts: list[str] = []
+        self._calls = ToolCallParts()
+        self._raw: dict[str, Any] = {}
+        self._usage: dict[str, Any] = {}
+        self.is_over = False
+
+    @property
+    def has_end_mark(self) -> bool:
+        return self.is_over
 
     def add(self, event: Mapping[str, Any]) -> str:
-        """Takes one event and returns the text in it."""
         kind = event["type"]
         if kind == "content_block_delta":
-            delta = event["delta"]
-            if delta["type"] == "text_delta":
-                text = _text_of(delta["text"])
-                if text:
-                    self.texts.append(text)
-                return text
-            if delta["type"] == "input_json_delta":
-                self._calls[event["index"]]["arguments"] += delta["partial_json"]
-        elif kind == "content_block_start":
+            return self._add_delta(event["index"], event["delta"])
+        if kind == "content_block_start":
             block = event["content_block"]
             if block["type"] == "tool_use":
-                self._calls[event["index"]] = {
-                    "id": block["id"],
-                    "name": block["name"],
-                    "arguments": "",
-                }
+                self._calls.start(event["index"], block["id"], block["name"])
         elif kind == "message_start":
-            self.raw.update(event["message"])
-            self.usage.update(event["message"].get("usage") or {})
+            self._raw.update(event["message"])
+            self._usage.update(event["message"].get("usage") or {})
         elif kind == "message_delta":
-            self.raw.update(event["delta"])
+            self._raw.update(event["delta"])
             # Only what is said anew: the closing figures need not repeat the input's.
             closing = event.get("usage") or {}
-            self.usage.update({key: value for key, value in closing.items() if value is not None})
+            self._usage.update({key: value for key, value in closing.items() if value is not None})
+        elif kind == "message_stop":
+            self.is_over = True
         return ""
 
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(
-            read_arguments(call["id"], call["name"], call["arguments"])
-            for _, call in sorted(self._calls.items())
+    def _add_delta(self, index: int, delta: Mapping[str, Any]) -> str:
+        if delta["type"] == "input_json_delta":
+            self._calls.add(index, delta["partial_json"])
+        if delta["type"] != "text_delta":
+            return ""
+        text = text_of(delta["text"])
+        self._texts.append(text)
+        return text
+
+    def completion(self, headers: Mapping[str, str]) -> Completion:
+        return self._adapter._put_together(
+            self._raw, self._texts, self._usage, self._calls.finished(), headers
         )
-
-
-def _text_of(text: object) -> str:
-    if not isinstance(text, str):
-        raise TypeError(f"text is {type(text).__name__}")
-    return text
 
 
 def _say_message(message: Message) -> dict[str, Any]:
@@ -259,24 +211,13 @@ def _say_part(part: str | Image) -> dict[str, Any]:
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
     """Reads the tokens; Anthropic counts cached ones beside the input, not inside it."""
-    fresh = usage.get("input_tokens")
-    read = usage.get("cache_read_input_tokens")
-    written = usage.get("cache_creation_input_tokens")
-    thinking = (usage.get("output_tokens_details") or {}).get("thinking_tokens")
+    fresh = count_of(usage, "input_tokens")
+    read = count_of(usage, "cache_read_input_tokens")
+    written = count_of(usage, "cache_creation_input_tokens")
     return Usage(
         input_tokens=None if fresh is None else fresh + (read or 0) + (written or 0),
-        output_tokens=usage.get("output_tokens"),
+        output_tokens=count_of(usage, "output_tokens"),
         cache_read_tokens=read,
         cache_write_tokens=written,
-        reasoning_tokens=thinking,
+        reasoning_tokens=count_of(usage.get("output_tokens_details") or {}, "thinking_tokens"),
     )
-
-
-def _import_sdk() -> Any:
-    try:
-        import anthropic
-    except ImportError as error:
-        raise ConfigurationError(
-            'the official SDK is missing: pip install "llmkit[anthropic]"'
-        ) from error
-    return anthropic

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from abc import ABC, abstractmethod
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
-from llmkit.adapters.error_table import VendorError, to_llm_error
-from llmkit.connection_pool import get_connection_pool
-from llmkit.errors import ConfigurationError, InvalidRequestError, LLMError, ModelNotFoundError
+from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
 from llmkit.models import ModelInfo, get_model_info
 from llmkit.performance import Observer
-from llmkit.pipeline import CallOptions, complete, open_stream
-from llmkit.process_local import ProcessLocal
+from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
 from llmkit.request import Prompt, Request, check_seconds
 from llmkit.retry import RetryPolicy
 from llmkit.scope import CallInterrupted, Scope
@@ -25,45 +19,12 @@ from llmkit.streams import ChunkSource, Stream
 from llmkit.tokenizer import count_tokens
 from llmkit.types import Chunk, Completion
 
-if TYPE_CHECKING:
-    import httpx2
-
-    from llmkit.errors import ErrorCode
-
 __all__ = ["BaseLLMAdapter", "Key"]
 
-S = TypeVar("S")
 Key = str | Callable[[], str] | None
 
 # Seconds that a health check may take.
 HEALTH_TIMEOUT = 10.0
-
-# SDK clients kept by a process; the oldest go first. Keys rotate, so there may be many over time.
-MAX_SDK_CLIENTS = 64
-
-
-class _SdkClients:
-    """The process's SDK clients: building one costs up to 60 ms, and they can be shared."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._clients: OrderedDict[tuple[str, str | None, str], tuple[object, Any]] = OrderedDict()
-
-    def get(self, address: tuple[str, str | None, str], pool: object, build: Callable[[], S]) -> S:
-        """Returns the client for an address and key, built anew if its pool has been replaced."""
-        known = self._clients.get(address)
-        if known is not None and known[0] is pool:
-            client: S = known[1]
-            return client
-        with self._lock:
-            client = build()
-            self._clients[address] = (pool, client)
-            while len(self._clients) > MAX_SDK_CLIENTS:
-                self._clients.popitem(last=False)
-        return client
-
-
-_sdk_clients: ProcessLocal[_SdkClients] = ProcessLocal(_SdkClients)
 
 
 class BaseLLMAdapter(ABC):
@@ -91,8 +52,8 @@ class BaseLLMAdapter(ABC):
         InvalidRequestError: An argument can't be meant.
     """
 
-    # The vendor's exception classes; see `error_table`.
-    error_classes: ClassVar[Mapping[str, ErrorCode | None]] = {}
+    # Fields of a Request that the vendor has no word for, whatever the model.
+    never_takes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -128,11 +89,17 @@ class BaseLLMAdapter(ABC):
 
     @property
     def info(self) -> ModelInfo:
-        """What the registry knows of the model; little, for a model it does not know."""
+        """What the registry knows of the model; little, for one it does not know of this provider.
+
+        Another provider's model of the same name may have other prices and limits.
+        """
         try:
-            return get_model_info(self.model)
+            info = get_model_info(self.model)
         except ModelNotFoundError:
+            info = None
+        if info is None or info.provider != self.provider:
             return ModelInfo(self.model, self.provider, known=False)
+        return info
 
     def ensure_initialized(self) -> bool:
         """Makes sure that a call could be made: the SDK is installed and there is a key.
@@ -302,9 +269,7 @@ class BaseLLMAdapter(ABC):
 
     def _stream_text(self, request: Request) -> ChunkSource:
         """Makes one streamed HTTP request; here, for vendors that don't stream, a plain one."""
-        answer = self._generate_text(request)
-        if isinstance(answer, Mapping):
-            answer = Completion.from_mapping(answer, model=self.model, provider=self.provider)
+        answer = read_answer(self, self._generate_text(request))
         if answer.text:
             yield Chunk(answer.text)
         return answer
@@ -324,72 +289,6 @@ class BaseLLMAdapter(ABC):
         )
         asked = {name: keywords.pop(name) for name in _REQUEST_NAMES if name in keywords}
         return Request.build(self.model, prompt, vendor_parameters=keywords, **asked), options
-
-    def _resolve_key(self, variable: str | None, required: bool) -> str:
-        """Returns the key to send.
-
-        Raises:
-            ConfigurationError: There is none, though the provider asks for one.
-        """
-        key = self._api_key
-        if key is None:
-            key = self.settings.api_key(self.provider)
-        if key is None and variable is not None:
-            key = self.settings.variable(variable)
-        if callable(key):
-            key = key()
-        if key:
-            return key
-        if required:
-            raise ConfigurationError(
-                f"no key for {self.provider}: set {variable} (in the environment or in .env), or "
-                "pass api_key=. Without any key, the embedded model can be asked: model='local:'",
-                provider=self.provider,
-                model=self.model,
-            )
-        return "none"  # the SDKs insist on some text
-
-    def _sdk_client(self, base_url: str | None, key: str, build: Callable[[httpx2.Client], S]) -> S:
-        """Returns the process's SDK client for this provider, address and key.
-
-        Args:
-            base_url: The address.
-            key: The key.
-            build: Makes the client, given the HTTP client that it must use.
-        """
-        pool = get_connection_pool(self.provider, base_url)
-        return _sdk_clients.get().get(
-            (type(self).__name__, base_url, key), pool, lambda: build(pool)
-        )
-
-    @contextmanager
-    def _vendor_errors(self) -> Iterator[None]:
-        """Turns the SDK's exceptions into `LLMError`s."""
-        try:
-            yield
-        except LLMError:
-            raise
-        except Exception as error:
-            translated = self._translate(error)
-            if translated is None:
-                raise  # not an SDK's: a programming error should look like one
-            raise translated from error
-
-    def _translate(self, error: Exception) -> LLMError | None:
-        # The SDKs wrap the HTTP client's errors, which say more: connect or read, and why.
-        cause = error.__cause__
-        if type(cause).__module__.startswith("httpx2") and not hasattr(error, "status_code"):
-            error = cause  # type: ignore[assignment]
-        return self._to_error(VendorError.from_exception(error))
-
-    def _to_error(self, error: VendorError) -> LLMError | None:
-        return to_llm_error(
-            error,
-            self.error_classes,
-            provider=self.provider,
-            model=self.model,
-            successor=self.info.successor,
-        )
 
 
 def _check_retries(retries: object) -> int:

@@ -9,63 +9,114 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from llmkit.adapters.base import BaseLLMAdapter
-from llmkit.adapters.error_table import VendorError
-from llmkit.adapters.wire import check_event_stream, read_json, readable
+from llmkit.adapters.vendor_adapter import VendorAdapter
+from llmkit.adapters.vendor_error import VendorError
+from llmkit.adapters.wire import (
+    check_event_stream,
+    drain,
+    end_mark_missing,
+    lay_over,
+    read_event,
+    read_json,
+    readable,
+    sse_events,
+)
 from llmkit.errors import LLMError, ProviderError
 from llmkit.request import Request
 from llmkit.streams import ChunkSource
-from llmkit.types import Completion
+from llmkit.types import Chunk, Completion
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["CustomRequestAdapter"]
+__all__ = ["CustomRequestAdapter", "StreamedAnswer"]
 
 
-class CustomRequestAdapter(BaseLLMAdapter):
+class StreamedAnswer(Protocol):
+    """What a stream's events add up to."""
+
+    def add(self, event: Mapping[str, Any]) -> str:
+        """Takes one event and returns the text in it."""
+
+    @property
+    def has_end_mark(self) -> bool:
+        """Whether the vendor has said that the answer is at its end."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further event matters."""
+
+    def completion(self, headers: Mapping[str, str]) -> Completion:
+        """Returns the whole answer."""
+
+
+class CustomRequestAdapter(VendorAdapter):
     """A vendor whose SDK can send a custom request."""
 
     path: ClassVar[str]
     ping_path: ClassVar[str]
+    end_mark: ClassVar[str]
 
     @abstractmethod
     def _client(self) -> Any:
         """Returns the SDK's client."""
 
     @abstractmethod
-    def _body(self, request: Request, stream: bool) -> dict[str, Any]:
-        """Says a request in the vendor's words."""
+    def _say_request(self, request: Request, *, stream: bool) -> dict[str, Any]:
+        """Says a request in the vendor's words, without the vendor's own parameters."""
 
     @abstractmethod
     def _read_reply(self, raw: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         """Reads a plain reply."""
 
     @abstractmethod
-    def _read_stream(self, response: httpx2.Response) -> ChunkSource:
-        """Reads a streamed reply."""
+    def _begin_answer(self) -> StreamedAnswer:
+        """Returns what a stream's events are added to."""
 
     def _generate_text(self, request: Request) -> Completion:
         response = self._post(request, stream=False)
         raw = read_json(response.content, response.headers.get("content-type", ""))
+        if raw.get("error"):  # with status 200: routers say so that the model behind them failed
+            raise self._reported_error(raw)
         with readable():
             return self._read_reply(raw, response.headers)
 
     def _stream_text(self, request: Request) -> ChunkSource:
         response = self._post(request, stream=True)
         check_event_stream(response)
+        answer = self._begin_answer()
         with self._vendor_errors():
-            return (yield from self._read_stream(response))
+            events = sse_events(response.iter_bytes())
+            for name, data in events:
+                if data == b"[DONE]":
+                    break
+                event = read_event(data)
+                if name == b"error" or event.get("error"):
+                    raise self._reported_error(event)
+                with readable():
+                    text = answer.add(event)
+                if text:
+                    yield Chunk(text)
+                if answer.is_over:
+                    break
+        if not answer.has_end_mark:
+            raise end_mark_missing(self.end_mark)
+        drain(events)
+        with readable():
+            return answer.completion(response.headers)
 
     def _post(self, request: Request, *, stream: bool) -> httpx2.Response:
         import httpx2
 
+        body = self._say_request(request, stream=stream)
+        lay_over(body, request.vendor_parameters)
+        lay_over(body, request.extra_body)
         with self._vendor_errors():
             response: httpx2.Response = self._client().post(
                 self.path,
-                body=self._body(request, stream),
+                body=body,
                 cast_to=httpx2.Response,
                 options={"headers": request.extra_headers} if request.extra_headers else {},
                 stream=stream,
@@ -78,7 +129,7 @@ class CustomRequestAdapter(BaseLLMAdapter):
         with self._vendor_errors():
             self._client().get(self.ping_path, cast_to=httpx2.Response)
 
-    def _event_error(self, event: Mapping[str, Any]) -> LLMError:
-        """Returns the error that an event inside a stream reports."""
-        error = VendorError.from_body(event, request_id=event.get("request_id"))
+    def _reported_error(self, report: Mapping[str, Any]) -> LLMError:
+        """Returns the error that a reply of status 200, or an event of a stream, reports."""
+        error = VendorError.from_body(report, request_id=report.get("request_id"))
         return self._to_error(error) or ProviderError(error.message)

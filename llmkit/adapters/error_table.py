@@ -8,15 +8,11 @@ which adds one is noticed; the only catch-all is for 5xx.
 
 from __future__ import annotations
 
-import email.utils
 import re
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
 
+from llmkit.adapters.vendor_error import VendorError, retry_after
 from llmkit.errors import ErrorCode, LLMError
-from llmkit.log import redact
 
 __all__ = [
     "ANTHROPIC_CLASSES",
@@ -24,9 +20,7 @@ __all__ = [
     "GEMINI_CLASSES",
     "HTTPX_CLASSES",
     "OPENAI_CLASSES",
-    "VendorError",
     "classify",
-    "retry_after",
     "to_llm_error",
 ]
 
@@ -140,6 +134,7 @@ ANTHROPIC_CLASSES: _Classes = {
     "RetryableError": ErrorCode.LLM_PROVIDER_ERROR,
     "CredentialsError": ErrorCode.AUTHENTICATION_ERROR,
     "IdentityTokenFileError": ErrorCode.AUTHENTICATION_ERROR,
+    "WorkloadIdentityError": ErrorCode.AUTHENTICATION_ERROR,
 }
 
 GEMINI_CLASSES: _Classes = {
@@ -183,17 +178,20 @@ _STATUSES = {
     404: ErrorCode.MODEL_NOT_FOUND,
     405: ErrorCode.INVALID_REQUEST,
     406: ErrorCode.INVALID_REQUEST,
+    407: ErrorCode.CONFIGURATION_ERROR,
     408: ErrorCode.LLM_TIMEOUT,
     409: ErrorCode.INVALID_REQUEST,
     410: ErrorCode.MODEL_NOT_FOUND,
     411: ErrorCode.INVALID_REQUEST,
     412: ErrorCode.INVALID_REQUEST,
     413: ErrorCode.INVALID_REQUEST,
+    414: ErrorCode.INVALID_REQUEST,
     415: ErrorCode.INVALID_REQUEST,
     422: ErrorCode.INVALID_REQUEST,
     425: ErrorCode.LLM_PROVIDER_ERROR,
     429: ErrorCode.LLM_RATE_LIMIT,
     431: ErrorCode.INVALID_REQUEST,
+    451: ErrorCode.PERMISSION_DENIED,
     499: ErrorCode.LLM_CANCELLED,
 }
 
@@ -239,72 +237,6 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class VendorError:
-    """What a vendor's error says, taken out of its SDK's exception, or out of a stream.
-
-    Attributes:
-        kind: The exception's class name; "" for an error inside a stream.
-        status: The HTTP status; None without one.
-        words: The vendor's own words for it: code, type, status, reason.
-        message: The vendor's text.
-        headers: The reply's headers.
-        request_id: The vendor's id of the request; None when it gave none.
-        retry_delay: Seconds to wait, where the body says so; None where it doesn't.
-    """
-
-    kind: str = ""
-    status: int | None = None
-    words: tuple[str, ...] = ()
-    message: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
-    request_id: str | None = None
-    retry_delay: float | None = None
-
-    @classmethod
-    def from_exception(cls, error: BaseException) -> VendorError:
-        """Reads an SDK's exception, whichever of them it is."""
-        response = getattr(error, "response", None)
-        headers = getattr(response, "headers", None)
-        status = getattr(error, "status_code", getattr(error, "code", None))
-        # OpenAI's `body` is the inner object; Anthropic's and Google's (`details`) are whole.
-        body = getattr(error, "body", getattr(error, "details", None))
-        return cls.from_body(
-            body,
-            kind=type(error).__name__,
-            status=status if isinstance(status, int) else getattr(response, "status_code", None),
-            message=str(getattr(error, "message", None) or error),
-            headers={} if headers is None else headers,
-            request_id=getattr(error, "request_id", None),
-        )
-
-    @classmethod
-    def from_body(cls, body: object, message: str = "", **facts: Any) -> VendorError:
-        """Reads the JSON of an error, in the shape of any of the three vendors.
-
-        Args:
-            body: The JSON.
-            message: The text where the JSON has none.
-            **facts: The other fields.
-        """
-        if isinstance(body, list) and len(body) == 1:
-            body = body[0]
-        error = as_mapping(as_mapping(body).get("error")) or as_mapping(body)
-        # Google's details are a list of objects, Anthropic's one object.
-        details = error.get("details")
-        rows = [as_mapping(row) for row in (details if isinstance(details, list) else [details])]
-        words = [error.get("code"), error.get("type"), error.get("status")]
-        words += [row.get(key) for row in rows for key in ("error_code", "reason")]
-        said = error.get("message")
-        delays = (_number(str(row.get("retryDelay", "")).removesuffix("s")) for row in rows)
-        return cls(
-            words=tuple(word for word in words if isinstance(word, str)),
-            message=said if isinstance(said, str) and said else message,
-            retry_delay=next((delay for delay in delays if delay is not None), None),
-            **facts,
-        )
-
-
 def classify(error: VendorError, classes: _Classes) -> ErrorCode | None:
     """Finds an error's code.
 
@@ -315,7 +247,10 @@ def classify(error: VendorError, classes: _Classes) -> ErrorCode | None:
     Returns:
         The code; None when no row fits.
     """
-    by_class = classes.get(error.kind, HTTPX_CLASSES.get(error.kind))
+    # A class deep inside an SDK counts as its nearest base that has a row.
+    rows = {**HTTPX_CLASSES, **classes}
+    kind = next((kind for kind in error.kinds if kind in rows), None)
+    by_class = None if kind is None else rows[kind]
     if by_class is not None:
         return by_class
     for word in error.words:
@@ -330,7 +265,7 @@ def classify(error: VendorError, classes: _Classes) -> ErrorCode | None:
     for word in error.words:
         if word in _KINDS:
             return _KINDS[word]
-    if error.kind in classes or not error.kind:
+    if kind is not None or not error.kinds:
         # No row for its status (a redirect, say) or its words: the vendor failed somehow.
         return ErrorCode.LLM_PROVIDER_ERROR
     return None
@@ -354,57 +289,23 @@ def to_llm_error(
     code = classify(error, classes)
     if code is None:
         return None
-    message = redact(error.message.strip())[:1000]
+    message = error.message.strip()[:1000]
     advice = _ADVICE.get(code)
     if code is ErrorCode.MODEL_NOT_FOUND and successor is not None:
         advice = f"its successor is {successor}"
-    redirected = error.status is not None and 300 <= error.status < 400
-    if redirected:
+    if error.status is not None and 300 <= error.status < 400:
         advice = "redirects are not followed; set the API base to the final address"
+    # A status below 500 that has no row: whatever it means, the same request would get it again.
+    unlisted = (
+        error.status is not None and 200 < error.status < 500 and error.status not in _STATUSES
+    )
     return LLMError.of_code(
         code,
-        (message or f"no reason given ({error.kind})") + (f" - {advice}" if advice else ""),
+        (message or "the vendor gave no reason") + (f" - {advice}" if advice else ""),
         provider=provider,
         model=model,
         status=error.status,
         request_id=error.request_id,
         retry_after=retry_after(error),
-        retryable=False if redirected else None,
+        retryable=False if unlisted else None,
     )
-
-
-def retry_after(error: VendorError, now: float | None = None) -> float | None:
-    """Returns the seconds that a vendor asks to wait.
-
-    Args:
-        error: The error, with its reply's headers.
-        now: Seconds since the epoch; None takes the clock.
-
-    Returns:
-        Seconds, not negative, from `retry-after-ms`, `retry-after` (seconds or a date), or the
-        body; None when the vendor does not say.
-    """
-    milliseconds = _number(error.headers.get("retry-after-ms"))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    asked = error.headers.get("retry-after")
-    seconds = _number(asked)
-    if seconds is None and asked:
-        date = email.utils.parsedate_tz(asked)
-        if date is not None:
-            moment = email.utils.mktime_tz(date)
-            seconds = max(0.0, moment - (time.time() if now is None else now))
-    return error.retry_delay if seconds is None else seconds
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if 0.0 <= value < float("inf") else None
-
-
-def as_mapping(value: object) -> Mapping[str, Any]:
-    """Returns a mapping as it is, and an empty one for anything else."""
-    return value if isinstance(value, Mapping) else {}

@@ -2,42 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmkit.adapters.base import BaseLLMAdapter, Key
+from llmkit.adapters.base import Key
 from llmkit.adapters.error_table import GEMINI_CLASSES
-from llmkit.adapters.wire import drain, end_mark_missing, read_json, readable
-from llmkit.errors import ConfigurationError, ContentFilterError
+from llmkit.adapters.vendor_adapter import VendorAdapter
+from llmkit.adapters.vendor_error import VendorError
+from llmkit.adapters.wire import (
+    count_of,
+    drain,
+    end_mark_missing,
+    lay_over,
+    read_json,
+    readable,
+    text_of,
+)
+from llmkit.errors import ConfigurationError, ContentFilterError, ProviderError
 from llmkit.request import Image, Message, Request
 from llmkit.streams import ChunkSource
-from llmkit.types import Chunk, Completion, FinishReason, ToolCall, Usage
+from llmkit.types import Chunk, Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
     import httpx2
     from google import genai
+    from google.genai import types
 
 __all__ = ["GeminiAdapter"]
 
 BASE_URL = "https://generativelanguage.googleapis.com"
 API_VERSION = "v1"  # the SDK's own default; aliases such as *-latest need v1beta
 
-_FINISH: Mapping[str, FinishReason] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "MODEL_ARMOR": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-}
 
-
-class GeminiAdapter(BaseLLMAdapter):
+class GeminiAdapter(VendorAdapter):
     """A Gemini model.
 
     The SDK has no way to send a custom request, so its typed methods are used.
@@ -50,7 +47,23 @@ class GeminiAdapter(BaseLLMAdapter):
         **kwargs: The other arguments of `BaseLLMAdapter`.
     """
 
+    sdk_module = "google.genai"
+    extra = "gemini"
     error_classes = GEMINI_CLASSES
+    finish_words: ClassVar = {
+        "STOP": "stop",
+        "MAX_TOKENS": "length",
+        "SAFETY": "content_filter",
+        "RECITATION": "content_filter",
+        "BLOCKLIST": "content_filter",
+        "PROHIBITED_CONTENT": "content_filter",
+        "SPII": "content_filter",
+        "MODEL_ARMOR": "content_filter",
+        "IMAGE_SAFETY": "content_filter",
+        "IMAGE_PROHIBITED_CONTENT": "content_filter",
+        "IMAGE_RECITATION": "content_filter",
+    }
+    key_variable = "GEMINI_API_KEY"
 
     def __init__(
         self,
@@ -74,30 +87,36 @@ class GeminiAdapter(BaseLLMAdapter):
                 return base.removesuffix(f"/{version}"), version
         return base, API_VERSION
 
-    def _prepare(self) -> None:
-        _import_sdk()
-        self._resolve_key("GEMINI_API_KEY", required=True)
-
     def _client(self) -> genai.Client:
-        key = self._resolve_key("GEMINI_API_KEY", required=True)
         base_url, version = self._address()
 
-        def build(pool: httpx2.Client) -> genai.Client:
-            sdk = _import_sdk()
-            client: genai.Client = sdk.Client(
-                api_key=key,
-                vertexai=False,  # else GOOGLE_GENAI_USE_VERTEXAI would decide
-                http_options=sdk.types.HttpOptions(
-                    base_url=base_url, api_version=version, httpx_client=pool
-                ),
-            )
+        def build(key: str, pool: httpx2.Client) -> genai.Client:
+            sdk = self._import_sdk()
+            try:
+                client: genai.Client = sdk.Client(
+                    api_key=key,
+                    # Left out, the environment would decide these two.
+                    vertexai=False,
+                    debug_config=sdk.client.DebugConfig(
+                        client_mode=None, replays_directory=None, replay_id=None
+                    ),
+                    http_options=sdk.types.HttpOptions(
+                        base_url=base_url, api_version=version, httpx_client=pool
+                    ),
+                )
+            except ImportError as error:  # GOOGLE_GENAI_HTTP_CLIENT, which no argument overrides
+                raise ConfigurationError(f"google-genai can't be used: {error}") from error
             return client
 
-        return self._sdk_client(f"{base_url}/{version}", key, build)
+        return self._sdk_client(f"{base_url}/{version}", build)
 
     def _arguments(self, request: Request, *, stream: bool) -> dict[str, Any]:
         """Says the request in the SDK's words."""
-        config: dict[str, Any] = {}
+        config: dict[str, Any] = {
+            # Else the SDK would send further requests by itself.
+            "automatic_continuation": False,
+            "automatic_function_calling": {"disable": True},
+        }
         for name, value in (
             ("system_instruction", request.system_text or None),
             ("max_output_tokens", request.max_tokens),
@@ -112,14 +131,18 @@ class GeminiAdapter(BaseLLMAdapter):
                 config[name] = value
         if request.reasoning_effort is not None:
             config["thinking_config"] = {"thinking_level": request.reasoning_effort.upper()}
-        config.update(request.vendor_parameters)
+        lay_over(config, request.vendor_parameters)
         if request.extra_body or request.extra_headers:
             config["http_options"] = {
                 "extra_body": dict(request.extra_body) or None,
                 "headers": dict(request.extra_headers) or None,
             }
-        contents = [_say_message(message) for message in request.turns]
-        return {"model": request.model, "contents": contents, "config": config}
+        return {
+            "model": request.model,
+            "contents": [_say_message(message) for message in request.turns],
+            # Checked here, so that what fails to fit later on can only be the vendor's reply.
+            "config": self._import_sdk().types.GenerateContentConfig(**config),
+        }
 
     def _generate_text(self, request: Request) -> Completion:
         with self._vendor_errors():
@@ -127,6 +150,9 @@ class GeminiAdapter(BaseLLMAdapter):
             reply = self._client().models.generate_content(**arguments).sdk_http_response
         headers = (reply.headers if reply else None) or {}
         raw = read_json((reply.body if reply else None) or "", _header(headers, "content-type"))
+        if raw.get("error"):
+            error = VendorError.from_body(raw)
+            raise self._to_error(error) or ProviderError(error.message)
         with readable():
             answer = _Answer(self)
             answer.add(raw)
@@ -135,20 +161,32 @@ class GeminiAdapter(BaseLLMAdapter):
     def _stream_text(self, request: Request) -> ChunkSource:
         with self._vendor_errors():
             arguments = self._arguments(request, stream=True)
-            events = iter(self._client().models.generate_content_stream(**arguments))
+            events = self._read_events(self._client().models.generate_content_stream(**arguments))
             answer = _Answer(self)
             for event in events:
                 with readable():
-                    text = answer.add(event.model_dump(mode="json", by_alias=True))
+                    text = answer.add(event)
                 if text:
                     yield Chunk(text)
                 if answer.finish is not None and answer.usage:
                     break
-            if answer.finish is None:
-                raise end_mark_missing("a finish reason")
-            drain(events)
+        if answer.finish is None:
+            raise end_mark_missing("a finish reason")
+        drain(events)
         with readable():
             return answer.completion()
+
+    def _read_events(
+        self, events: Iterator[types.GenerateContentResponse]
+    ) -> Iterator[dict[str, Any]]:
+        """Reads a stream's events; whatever the SDK makes of one that is not Google's JSON."""
+        while True:
+            with readable():
+                event = next(events, None)
+                if event is None:
+                    return
+                fields = event.model_dump(mode="json", by_alias=True, exclude_none=True)
+            yield fields
 
     def _ping(self) -> None:
         with self._vendor_errors():
@@ -188,6 +226,8 @@ class _Answer:
                 raise KeyError("candidates")
             return ""
         candidate = candidates[0]
+        if candidate.get("index"):  # of several answers the first one counts
+            return ""
         self.finish = candidate.get("finishReason") or self.finish
         parts = (candidate.get("content") or {}).get("parts") or ()
         text = "".join(_texts(parts))
@@ -201,28 +241,18 @@ class _Answer:
         return text
 
     def completion(self) -> Completion:
-        finish = _FINISH.get(self.finish or "")
-        warnings = () if finish else (f"the vendor's finish reason is {self.finish!r}",)
-        return Completion(
+        return self._adapter._completion(
             text="".join(self.texts),
-            model=self._adapter.model,
-            provider=self._adapter.provider,
-            finish_reason="tool_calls" if self.calls and finish == "stop" else finish,
+            finish=self.finish,
             usage=_read_usage(self.usage),
-            tool_calls=tuple(self.calls),
-            warnings=warnings,
+            calls=tuple(self.calls),
             request_id=self.raw.get("responseId"),
             raw=self.raw,
         )
 
 
 def _texts(parts: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    for part in parts:
-        text = part.get("text")
-        if text is not None and not part.get("thought"):
-            if not isinstance(text, str):
-                raise TypeError(f"text is {type(text).__name__}")
-            yield text
+    return (text_of(part.get("text")) for part in parts if not part.get("thought"))
 
 
 def _say_message(message: Message) -> dict[str, Any]:
@@ -241,26 +271,16 @@ def _say_part(part: str | Image) -> dict[str, Any]:
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
     """Reads the tokens; Google counts thoughts beside the answer's tokens, not inside them."""
-    answer = usage.get("candidatesTokenCount")
-    thoughts = usage.get("thoughtsTokenCount")
+    answer = count_of(usage, "candidatesTokenCount")
+    thoughts = count_of(usage, "thoughtsTokenCount")
     known = answer is not None or thoughts is not None
     return Usage(
-        input_tokens=usage.get("promptTokenCount"),
+        input_tokens=count_of(usage, "promptTokenCount"),
         output_tokens=(answer or 0) + (thoughts or 0) if known else None,
-        cache_read_tokens=usage.get("cachedContentTokenCount"),
+        cache_read_tokens=count_of(usage, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,
     )
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:
     return next((value for key, value in headers.items() if key.lower() == name), "")
-
-
-def _import_sdk() -> Any:
-    try:
-        from google import genai
-    except ImportError as error:
-        raise ConfigurationError(
-            'the official SDK is missing: pip install "llmkit[gemini]"'
-        ) from error
-    return genai

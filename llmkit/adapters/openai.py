@@ -9,32 +9,16 @@ from llmkit.adapters.base import Key
 from llmkit.adapters.custom_request import CustomRequestAdapter
 from llmkit.adapters.error_table import OPENAI_CLASSES
 from llmkit.adapters.vendors import OPENAI_COMPATIBLE, Vendor
-from llmkit.adapters.wire import (
-    drain,
-    end_mark_missing,
-    read_arguments,
-    read_event,
-    readable,
-    sse_events,
-)
+from llmkit.adapters.wire import ToolCallParts, count_of, read_arguments, text_of
 from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.request import Image, Message, Request
-from llmkit.streams import ChunkSource
-from llmkit.types import Chunk, Completion, FinishReason, ToolCall, Usage
+from llmkit.types import Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
     import httpx2
     import openai
 
 __all__ = ["OpenAIAdapter"]
-
-_FINISH: Mapping[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 
 
 class OpenAIAdapter(CustomRequestAdapter):
@@ -48,9 +32,19 @@ class OpenAIAdapter(CustomRequestAdapter):
         **kwargs: The other arguments of `BaseLLMAdapter`.
     """
 
+    sdk_module = "openai"
+    extra = "openai"
     error_classes = OPENAI_CLASSES
+    finish_words: ClassVar = {
+        "stop": "stop",
+        "length": "length",
+        "tool_calls": "tool_calls",
+        "function_call": "tool_calls",
+        "content_filter": "content_filter",
+    }
     path = "/chat/completions"
     ping_path = "/models"
+    end_mark = "a finish_reason"
     default_provider: ClassVar[str] = "openai"
 
     def __init__(
@@ -64,6 +58,8 @@ class OpenAIAdapter(CustomRequestAdapter):
         provider = provider or self.default_provider
         super().__init__(model, provider, api_key, api_base, **kwargs)
         self.vendor = self._find_vendor(provider)
+        self.key_variable = self.vendor.key_variable
+        self.key_required = self.vendor.key_required
 
     def _find_vendor(self, provider: str) -> Vendor:
         try:
@@ -77,20 +73,30 @@ class OpenAIAdapter(CustomRequestAdapter):
     @property
     def base_url(self) -> str:
         """The address that is asked."""
-        base = self.api_base or self.settings.variable(f"{self.provider.upper()}_API_BASE")
-        base = (base or self.vendor.base_url).rstrip("/")
+        base = self.api_base or self._configured_base() or self.vendor.base_url
+        base = base.rstrip("/")
         return base if base.count("/") > 2 else f"{base}/v1"
 
+    def _configured_base(self) -> str | None:
+        if self.provider == "openai":
+            return self.settings.openai_api_base
+        return self.settings.variable(f"{self.provider.upper()}_API_BASE")
+
     def _prepare(self) -> None:
-        _import_sdk()
-        self._resolve_key(self.vendor.key_variable, self.vendor.key_required)
+        super()._prepare()
+        if self.info.api == "responses":
+            raise InvalidRequestError(
+                "only OpenAI's Responses API serves this model, and this version of llmkit speaks "
+                "chat completions",
+                provider=self.provider,
+                model=self.model,
+            )
 
     def _client(self) -> openai.OpenAI:
-        key = self._resolve_key(self.vendor.key_variable, self.vendor.key_required)
         base_url = self.base_url
 
-        def build(pool: httpx2.Client) -> openai.OpenAI:
-            client: openai.OpenAI = _import_sdk().OpenAI(
+        def build(key: str, pool: httpx2.Client) -> openai.OpenAI:
+            client: openai.OpenAI = self._import_sdk().OpenAI(
                 api_key=key, base_url=base_url, http_client=pool, max_retries=0, timeout=None
             )
             # The constructor fills these from the environment, whatever it is given; the Request
@@ -99,16 +105,9 @@ class OpenAIAdapter(CustomRequestAdapter):
             client._custom_headers = {}
             return client
 
-        return self._sdk_client(base_url, key, build)
+        return self._sdk_client(base_url, build)
 
-    def _body(self, request: Request, stream: bool) -> dict[str, Any]:
-        if self.info.api == "responses":
-            raise InvalidRequestError(
-                "only OpenAI's Responses API serves this model, and this version of llmkit speaks "
-                "chat completions",
-                provider=self.provider,
-                model=self.model,
-            )
+    def _say_request(self, request: Request, *, stream: bool) -> dict[str, Any]:
         body: dict[str, Any] = {
             "model": request.model,
             "messages": [self._say_message(message) for message in request.messages],
@@ -126,8 +125,6 @@ class OpenAIAdapter(CustomRequestAdapter):
         if stream:
             body["stream"] = True
             body["stream_options"] = {"include_usage": True}
-        body.update(request.vendor_parameters)
-        body.update(request.extra_body)
         return body
 
     def _say_message(self, message: Message) -> dict[str, Any]:
@@ -142,84 +139,73 @@ class OpenAIAdapter(CustomRequestAdapter):
     def _read_reply(self, raw: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         choice = raw["choices"][0]
         message = choice["message"]
-        calls = message.get("tool_calls") or ()
-        refusal = message.get("refusal")
-        return Completion(
-            text=_text_of(message.get("content") or refusal),
-            model=self.model,
-            provider=self.provider,
-            usage=_read_usage(raw.get("usage")),
-            tool_calls=tuple(_read_call(call) for call in calls),
+        refusal = text_of(message.get("refusal"))
+        return self._completion(
+            text=text_of(message.get("content")) or refusal,
+            finish=choice.get("finish_reason"),
+            usage=_read_usage(raw.get("usage") or {}),
+            calls=tuple(_read_call(call) for call in message.get("tool_calls") or ()),
             request_id=headers.get("x-request-id"),
             raw=raw,
-            **_read_finish(choice.get("finish_reason"), bool(refusal)),
+            refusal="refusal" if refusal else None,
         )
 
-    def _read_stream(self, response: httpx2.Response) -> ChunkSource:
-        answer = _StreamedAnswer()
-        events = sse_events(response.iter_bytes())
-        for _, data in events:
-            if data == b"[DONE]":
-                break
-            event = read_event(data)
-            if event.get("error"):
-                raise self._event_error(event)
-            with readable():
-                text = answer.add(event)
-            if text:
-                yield Chunk(text)
-        if answer.finish is None:
-            raise end_mark_missing("a finish_reason")
-        drain(events)
-        with readable():
-            return Completion(
-                text="".join(answer.texts),
-                model=self.model,
-                provider=self.provider,
-                usage=_read_usage(answer.raw.get("usage")),
-                tool_calls=answer.tool_calls(),
-                request_id=response.headers.get("x-request-id"),
-                raw=answer.raw,
-                **_read_finish(answer.finish, answer.refused),
-            )
+    def _begin_answer(self) -> _Answer:
+        return _Answer(self)
 
 
-class _StreamedAnswer:
+class _Answer:
     """What a stream's events add up to."""
 
-    def __init__(self) -> None:
-        self.texts: list[str] = []
-        self.raw: dict[str, Any] = {}
-        self.finish: str | None = None
-        self.refused = False
-        self._calls: dict[int, dict[str, Any]] = {}
+    is_over = False  # the usage comes after the end mark
+
+    def __init__(self, adapter: OpenAIAdapter) -> None:
+        self._adapter = adapter
+        self._texts: list[str] = []
+        self._calls = ToolCallParts()
+        self._raw: dict[str, Any] = {}
+        self._finish: str | None = None
+        self._refused = False
+
+    @property
+    def has_end_mark(self) -> bool:
+        return self._finish is not None
 
     def add(self, event: Mapping[str, Any]) -> str:
-        """Takes one event and returns the text in it."""
-        self.raw.update(event)
+        self._raw.update(event)
         choices = event.get("choices")
-        if not choices:
+        if not choices or choices[0].get("index"):  # of several answers the first one counts
             return ""
         choice = choices[0]
-        self.finish = choice.get("finish_reason") or self.finish
+        self._finish = choice.get("finish_reason") or self._finish
         delta = choice.get("delta") or {}
         for part in delta.get("tool_calls") or ():
-            call = self._calls.setdefault(part.get("index", 0), {"arguments": ""})
-            function = part.get("function") or {}
-            call["id"] = part.get("id") or call.get("id")
-            call["name"] = function.get("name") or call.get("name", "")
-            call["arguments"] += function.get("arguments") or ""
-        if delta.get("refusal"):
-            self.refused = True
-        text = _text_of(delta.get("content") or delta.get("refusal"))
+            self._add_call(part)
+        refusal = text_of(delta.get("refusal"))
+        if refusal:
+            self._refused = True
+        text = text_of(delta.get("content")) or refusal
         if text:
-            self.texts.append(text)
+            self._texts.append(text)
         return text
 
-    def tool_calls(self) -> tuple[ToolCall, ...]:
-        return tuple(
-            read_arguments(call["id"], call["name"], call["arguments"])
-            for _, call in sorted(self._calls.items())
+    def _add_call(self, part: Mapping[str, Any]) -> None:
+        index = part.get("index")
+        if index is None:  # as some compatible servers do: an id begins another call
+            index = len(self._calls) if part.get("id") else len(self._calls) - 1
+        function = part.get("function") or {}
+        self._calls.start(index, part.get("id"), function.get("name"))
+        self._calls.add(index, function.get("arguments"))
+
+    def completion(self, headers: Mapping[str, str]) -> Completion:
+        return self._adapter._completion(
+            text="".join(self._texts),
+            finish=self._finish,
+            usage=_read_usage(self._raw.get("usage") or {}),
+            calls=self._calls.finished(),
+            request_id=headers.get("x-request-id"),
+            raw=self._raw,
+            refusal="refusal" if self._refused else None,
         )
 
 
@@ -230,44 +216,18 @@ def _say_part(part: str | Image) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": url}}
 
 
-def _text_of(content: object) -> str:
-    if content is not None and not isinstance(content, str):
-        raise TypeError(f"content is {type(content).__name__}")
-    return content or ""
-
-
-def _read_finish(word: str | None, refused: bool) -> dict[str, Any]:
-    if refused:
-        return {"finish_reason": "content_filter", "warnings": ("the model refused to answer",)}
-    if word is None or word in _FINISH:
-        return {"finish_reason": _FINISH.get(word or "")}
-    return {"finish_reason": None, "warnings": (f"the vendor's finish reason is {word!r}",)}
-
-
-def _read_usage(usage: Mapping[str, Any] | None) -> Usage:
-    if not usage:
-        return Usage()
+def _read_usage(usage: Mapping[str, Any]) -> Usage:
     prompt = usage.get("prompt_tokens_details") or {}
     output = usage.get("completion_tokens_details") or {}
     return Usage(
-        input_tokens=usage.get("prompt_tokens"),
-        output_tokens=usage.get("completion_tokens"),
-        cache_read_tokens=prompt.get("cached_tokens"),
-        cache_write_tokens=prompt.get("cache_write_tokens"),
-        reasoning_tokens=output.get("reasoning_tokens"),
+        input_tokens=count_of(usage, "prompt_tokens"),
+        output_tokens=count_of(usage, "completion_tokens"),
+        cache_read_tokens=count_of(prompt, "cached_tokens"),
+        cache_write_tokens=count_of(prompt, "cache_write_tokens"),
+        reasoning_tokens=count_of(output, "reasoning_tokens"),
     )
 
 
 def _read_call(call: Mapping[str, Any]) -> ToolCall:
     function = call["function"]
     return read_arguments(call.get("id"), function["name"], function.get("arguments"))
-
-
-def _import_sdk() -> Any:
-    try:
-        import openai
-    except ImportError as error:
-        raise ConfigurationError(
-            'the official SDK is missing: pip install "llmkit[openai]"'
-        ) from error
-    return openai

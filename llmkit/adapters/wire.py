@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from llmkit.adapters.sdk_clients import without_keys
 from llmkit.errors import ProviderError
-from llmkit.log import get_logger, redact
+from llmkit.log import get_logger
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.types import ToolCall
 
@@ -16,14 +17,18 @@ if TYPE_CHECKING:
     import httpx2
 
 __all__ = [
+    "ToolCallParts",
     "check_event_stream",
+    "count_of",
     "drain",
     "end_mark_missing",
+    "lay_over",
     "read_arguments",
     "read_event",
     "read_json",
     "readable",
     "sse_events",
+    "text_of",
 ]
 
 # Seconds that a finished stream may take to end its HTTP message, so that its connection can be
@@ -46,13 +51,7 @@ def read_json(body: bytes | str, content_type: str) -> dict[str, Any]:
     """
     if content_type and "json" not in content_type.lower():
         raise ProviderError(f"the reply is {content_type}, not JSON: {_excerpt(body)}")
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise ProviderError(f"the reply is not JSON ({error}): {_excerpt(body)}") from error
-    if not isinstance(document, dict):
-        raise ProviderError(f"the reply is not a JSON object: {_excerpt(body)}")
-    return document
+    return _read_object(body, "the reply")
 
 
 def check_event_stream(response: httpx2.Response) -> None:
@@ -77,20 +76,28 @@ def sse_events(parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
         For each event its name (b"" when it has none) and its data. An event that is cut off at
         the end of the body is left out.
     """
-    rest = b""
     name = b""
     data: list[bytes] = []
+    for line in _lines(parts):
+        if line.startswith(b"data:"):
+            data.append(line[5:].strip())
+        elif line.startswith(b"event:"):
+            name = line[6:].strip()
+        elif not line.strip():
+            if data:
+                yield name, b"\n".join(data)
+            name, data = b"", []
+
+
+def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
+    """Cuts a body into its complete lines, in time linear in its length."""
+    rest: list[bytes] = []
     for part in parts:
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                data.append(line[5:].strip())
-            elif line.startswith(b"event:"):
-                name = line[6:].strip()
-            elif not line.strip():
-                if data:
-                    yield name, b"\n".join(data)
-                name, data = b"", []
+        rest.append(part)
+        if b"\n" in part:
+            *lines, last = b"".join(rest).split(b"\n")
+            rest = [last]
+            yield from lines
 
 
 def read_event(data: bytes) -> dict[str, Any]:
@@ -99,13 +106,7 @@ def read_event(data: bytes) -> dict[str, Any]:
     Raises:
         ProviderError: It is something else.
     """
-    try:
-        event = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise ProviderError(f"an event of the stream is not JSON: {_excerpt(data)}") from error
-    if not isinstance(event, dict):
-        raise ProviderError(f"an event of the stream is not a JSON object: {_excerpt(data)}")
-    return event
+    return _read_object(data, "an event of the stream")
 
 
 def drain(events: Iterator[object]) -> None:
@@ -138,17 +139,92 @@ def readable() -> Iterator[None]:
         ) from error
 
 
+def text_of(value: object) -> str:
+    """Returns a field that is a text, "" for one that is null or missing.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, got {type(value).__name__}")
+    return value
+
+
+def count_of(counts: Mapping[str, Any], name: str) -> int | None:
+    """Returns a number of tokens; None when the vendor does not say.
+
+    Raises:
+        TypeError: It is not a number.
+    """
+    value = counts.get(name)
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
+        raise TypeError(f"{name} is {type(value).__name__}")
+    return value
+
+
+def lay_over(body: dict[str, Any], fields: Mapping[str, Any]) -> None:
+    """Puts fields into a request's JSON; an object is laid over an object, field by field."""
+    for name, value in fields.items():
+        below = body.get(name)
+        if isinstance(below, dict) and isinstance(value, Mapping):
+            body[name] = dict(below)
+            lay_over(body[name], value)
+        else:
+            body[name] = value
+
+
+class ToolCallParts:
+    """Tool calls that arrive in pieces, each call under a number of its own."""
+
+    def __init__(self) -> None:
+        self._calls: dict[int, tuple[str | None, str, list[str]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    def start(self, index: int, call_id: str | None, name: str | None) -> None:
+        """Notes a call's id and name; a later piece may say what an earlier one left out."""
+        known_id, known_name, arguments = self._calls.get(index, (None, "", []))
+        self._calls[index] = (call_id or known_id, name or known_name, arguments)
+
+    def add(self, index: int, arguments: str | None) -> None:
+        """Adds a piece of a call's arguments; of a call that never started it is ignored."""
+        if index in self._calls:
+            self._calls[index][2].append(text_of(arguments))
+
+    def finished(self) -> tuple[ToolCall, ...]:
+        """Returns the whole calls."""
+        return tuple(
+            read_arguments(call_id, name, "".join(arguments))
+            for _, (call_id, name, arguments) in sorted(self._calls.items())
+        )
+
+
 def read_arguments(call_id: str | None, name: str, text: str | None) -> ToolCall:
     """Reads a tool call whose arguments are JSON in a text."""
     try:
         arguments = json.loads(text) if text else {}
-    except ValueError:
+    except (ValueError, RecursionError):
         arguments = None
     if not isinstance(arguments, dict):
         arguments = {"_text": text}
-    return ToolCall(id=call_id or "", name=name, arguments=arguments)
+    return ToolCall(id=text_of(call_id), name=text_of(name), arguments=arguments)
+
+
+def _read_object(body: bytes | str, what: str) -> dict[str, Any]:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise ProviderError(f"{what} is not JSON ({error}): {_excerpt(body)}") from error
+    if not isinstance(document, dict):
+        raise ProviderError(f"{what} is not a JSON object: {_excerpt(body)}")
+    return document
 
 
 def _excerpt(body: bytes | str) -> str:
-    text = body[:120].decode(errors="replace") if isinstance(body, bytes) else body[:120]
-    return repr(redact(text))
+    # More than is shown, so that no key is cut in half before it is recognised.
+    start = body[:2000]
+    text = start.decode(errors="replace") if isinstance(start, bytes) else start
+    return repr(without_keys(text)[:120])

@@ -272,7 +272,7 @@ class TestLLMConnections:
 
         cleanup_connection_pools()
 
-        assert before.is_closed
+        assert health_check() == {}
         assert get_connection_pool("openai") is not before
         openai_adapter.generate(test_prompt)
         assert len({request.connection for request in server.requests}) == 2

@@ -1,0 +1,115 @@
+"""The vendors' SDKs: imported when first needed, their clients shared by the whole process."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from llmkit.errors import ConfigurationError
+from llmkit.log import redact
+from llmkit.process_local import ProcessLocal
+
+__all__ = ["hide_keys", "import_sdk", "shared_client", "without_keys"]
+
+S = TypeVar("S")
+
+# Which adapter's client, for which address, with which key.
+Address = tuple[type, str, str]
+
+# SDK clients kept by a process; the oldest go first. Keys rotate, so there may be many over time.
+MAX_CLIENTS = 64
+
+# A shorter text is no key, and could be a part of any word.
+SHORTEST_KEY = 8
+
+
+class _SdkClients:
+    """The process's SDK clients: building one costs up to 60 ms, and they can be shared."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._clients: OrderedDict[Address, tuple[object, Any]] = OrderedDict()
+
+    def get(self, address: Address, pool: object, build: Callable[[], S]) -> S:
+        client: S | None = self._find(address, pool)
+        if client is not None:
+            return client
+        with self._lock:
+            client = self._find(address, pool)  # another thread may have built it meanwhile
+            if client is None:
+                client = build()
+                self._clients[address] = (pool, client)
+                while len(self._clients) > MAX_CLIENTS:
+                    self._clients.popitem(last=False)
+        return client
+
+    def keys(self) -> list[str]:
+        return [key for _, _, key in tuple(self._clients) if len(key) >= SHORTEST_KEY]
+
+    def _find(self, address: Address, pool: object) -> Any:
+        known = self._clients.get(address)
+        return known[1] if known is not None and known[0] is pool else None
+
+
+_clients: ProcessLocal[_SdkClients] = ProcessLocal(_SdkClients)
+
+
+def shared_client(address: Address, pool: object, build: Callable[[], S]) -> S:
+    """Returns the process's SDK client for an adapter's class, an address and a key.
+
+    Args:
+        address: The three.
+        pool: The HTTP client that it uses; if that has been replaced, a new one is built.
+        build: Makes the client.
+    """
+    return _clients.get().get(address, pool, build)
+
+
+def import_sdk(module: str, extra: str) -> Any:
+    """Imports a vendor's SDK.
+
+    Args:
+        module: The module's name.
+        extra: The extra of llmkit that installs it.
+
+    Returns:
+        The module.
+
+    Raises:
+        ConfigurationError: It is not installed; the message has the pip command.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigurationError(
+            f'the official SDK is missing: pip install "llmkit[{extra}]"'
+        ) from error
+
+
+def without_keys(text: str) -> str:
+    """Replaces in a text whatever looks like a key, and every key that this process has used.
+
+    A vendor may echo the key in its error, and a key of one's own server can look like anything.
+    """
+    clients = _clients.peek()
+    for key in clients.keys() if clients is not None else ():
+        text = text.replace(key, "***")
+    return redact(text)
+
+
+def hide_keys(error: BaseException) -> None:
+    """Takes the keys out of the texts of an error and of its causes, as a traceback shows them."""
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.args = tuple(without_keys(arg) if isinstance(arg, str) else arg for arg in each.args)
+        message = getattr(each, "message", None)
+        if isinstance(message, str):
+            with contextlib.suppress(AttributeError):  # a property that can't be set
+                each.message = without_keys(message)  # type: ignore[attr-defined]  # it has one
+        each = each.__cause__ or each.__context__

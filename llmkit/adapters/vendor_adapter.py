@@ -1,0 +1,183 @@
+"""What every adapter over a vendor's SDK shares: its key, its client, its errors, its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from llmkit.adapters.base import BaseLLMAdapter, Key
+from llmkit.adapters.error_table import to_llm_error
+from llmkit.adapters.sdk_clients import hide_keys, import_sdk, shared_client, without_keys
+from llmkit.adapters.vendor_error import VendorError
+from llmkit.connection_pool import get_connection_pool
+from llmkit.errors import ConfigurationError, LLMError
+from llmkit.types import Completion, FinishReason, ToolCall, Usage
+
+if TYPE_CHECKING:
+    import httpx2
+
+    from llmkit.errors import ErrorCode
+
+__all__ = ["VendorAdapter"]
+
+S = TypeVar("S")
+
+
+class VendorAdapter(BaseLLMAdapter):
+    """A vendor that is reached through its SDK."""
+
+    # The SDK's module, and the extra of llmkit that installs it.
+    sdk_module: ClassVar[str]
+    extra: ClassVar[str]
+    # The SDK's exception classes; see `error_table`.
+    error_classes: ClassVar[Mapping[str, ErrorCode | None]]
+    # The vendor's words for why a model stopped.
+    finish_words: ClassVar[Mapping[str, FinishReason]]
+    # The setting that holds the key, and whether nothing can be asked without it.
+    key_variable: str | None
+    key_required: bool = True
+
+    def _prepare(self) -> None:
+        self._import_sdk()
+        self._find_key()
+
+    def _import_sdk(self) -> Any:
+        return import_sdk(self.sdk_module, self.extra)
+
+    def _find_key(self) -> Key:
+        """Finds the key, or the function that returns it, without calling that.
+
+        Raises:
+            ConfigurationError: There is none, though the vendor asks for one.
+        """
+        key = self._api_key
+        if key is None:
+            key = self.settings.api_key(self.provider)
+        if key is None and self.key_variable is not None:
+            key = self.settings.variable(self.key_variable)
+        if self.key_required and not key:
+            raise self._no_key()
+        return key
+
+    def _resolve_key(self) -> str:
+        """Returns the key to send.
+
+        Raises:
+            ConfigurationError: There is none, though the vendor asks for one, or it is something
+                that no HTTP header can carry.
+        """
+        key = self._find_key()
+        if callable(key):
+            key = key()
+        if not key:
+            if self.key_required:
+                raise self._no_key()
+            return "none"  # the SDKs insist on some text
+        if not isinstance(key, str) or not all("!" <= letter <= "~" for letter in key.strip()):
+            raise ConfigurationError(
+                f"the key for {self.provider} can't be used; expected a text of printable ASCII "
+                "characters without spaces and line breaks",
+                provider=self.provider,
+                model=self.model,
+            )
+        return key.strip()
+
+    def _no_key(self) -> ConfigurationError:
+        return ConfigurationError(
+            f"no key for {self.provider}: set {self.key_variable} (in the environment or in .env), "
+            "or pass api_key=. Without any key, the embedded model can be asked: model='local:'",
+            provider=self.provider,
+            model=self.model,
+        )
+
+    def _sdk_client(self, base_url: str, build: Callable[[str, httpx2.Client], S]) -> S:
+        """Returns the process's SDK client for this vendor, address and key.
+
+        Args:
+            base_url: The address.
+            build: Makes the client, given the key and the HTTP client that it must use.
+        """
+        key = self._resolve_key()
+        pool = get_connection_pool(self.provider, base_url)
+        return shared_client((type(self), base_url, key), pool, lambda: build(key, pool))
+
+    @contextmanager
+    def _vendor_errors(self) -> Iterator[None]:
+        """Turns the SDK's exceptions into `LLMError`s."""
+        try:
+            yield
+        except LLMError:
+            raise
+        except Exception as error:
+            if isinstance(error.__cause__, LLMError):  # our own, raised below the SDK
+                raise error.__cause__ from None
+            hide_keys(error)
+            translated = self._translate(error)
+            if translated is None:
+                raise  # not an SDK's: a programming error should look like one
+            raise translated from error
+
+    def _translate(self, error: Exception) -> LLMError | None:
+        # The SDKs wrap the HTTP client's errors, which say more: connect or read, and why.
+        cause = error.__cause__
+        if type(cause).__module__.startswith("httpx2") and not hasattr(error, "status_code"):
+            error = cause  # type: ignore[assignment]
+        return self._to_error(VendorError.from_exception(error))
+
+    def _to_error(self, error: VendorError) -> LLMError | None:
+        return to_llm_error(
+            replace(error, message=without_keys(error.message)),
+            self.error_classes,
+            provider=self.provider,
+            model=self.model,
+            successor=self.info.successor,
+        )
+
+    def _completion(
+        self,
+        *,
+        text: str,
+        finish: str | None,
+        usage: Usage,
+        calls: tuple[ToolCall, ...],
+        request_id: str | None,
+        raw: dict[str, Any],
+        refusal: str | None = None,
+    ) -> Completion:
+        """Puts an answer together.
+
+        Args:
+            text: What the model said.
+            finish: Why it stopped, in the vendor's word; None when the vendor did not say.
+            usage: The tokens.
+            calls: The tools that it calls.
+            request_id: The vendor's id of the request.
+            raw: The vendor's JSON.
+            refusal: Why the answer was refused, where `finish` does not say that it was.
+
+        Raises:
+            ValueError: There is nothing that could be an answer.
+        """
+        if finish is None and not text and not calls:
+            raise ValueError("there is no text, no tool call and no finish reason")
+        reason = "content_filter" if refusal else self.finish_words.get(finish or "")
+        warnings: tuple[str, ...] = ()
+        if reason == "content_filter":
+            warnings = (f"the answer was refused or cut off for its content: {refusal or finish}",)
+        elif reason is None:
+            warnings = (f"the vendor's finish reason is {finish!r}",)
+        elif reason == "stop" and calls:  # as some vendors say it when a tool had to be called
+            reason = "tool_calls"
+        return Completion(
+            text=text,
+            model=self.model,
+            provider=self.provider,
+            finish_reason=reason,
+            usage=usage,
+            tool_calls=calls,
+            warnings=warnings,
+            request_id=request_id,
+            raw=raw,
+        )

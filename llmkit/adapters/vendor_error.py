@@ -1,0 +1,129 @@
+"""What a vendor's error says, taken out of its SDK's exception, or out of a stream."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["VendorError", "retry_after"]
+
+
+@dataclass(frozen=True, slots=True)
+class VendorError:
+    """What a vendor's error says, taken out of its SDK's exception, or out of a stream.
+
+    Attributes:
+        kinds: The names of the exception's class and of its bases; () for an error inside a
+            stream.
+        status: The HTTP status; None without one.
+        words: The vendor's own words for it: code, type, status, reason.
+        message: The vendor's text.
+        headers: The reply's headers.
+        request_id: The vendor's id of the request; None when it gave none.
+        retry_delay: Seconds to wait, where the body says so; None where it doesn't.
+    """
+
+    kinds: tuple[str, ...] = ()
+    status: int | None = None
+    words: tuple[str, ...] = ()
+    message: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    request_id: str | None = None
+    retry_delay: float | None = None
+
+    @classmethod
+    def from_exception(cls, error: BaseException) -> VendorError:
+        """Reads an SDK's exception, whichever of them it is."""
+        response = getattr(error, "response", None)
+        headers = getattr(response, "headers", None)
+        status = getattr(error, "status_code", getattr(error, "code", None))
+        # OpenAI's `body` is the inner object; Anthropic's and Google's (`details`) are whole.
+        body = getattr(error, "body", getattr(error, "details", None))
+        return cls.from_body(
+            body,
+            kinds=tuple(kind.__name__ for kind in type(error).__mro__),
+            status=status if isinstance(status, int) else getattr(response, "status_code", None),
+            message=str(getattr(error, "message", None) or error),
+            headers={} if headers is None else headers,
+            request_id=getattr(error, "request_id", None),
+        )
+
+    @classmethod
+    def from_body(cls, body: object, message: str = "", **facts: Any) -> VendorError:
+        """Reads the JSON of an error, in the shape of any of the three vendors.
+
+        Args:
+            body: The JSON.
+            message: The text where the JSON has none.
+            **facts: The other fields.
+        """
+        if isinstance(body, list) and len(body) == 1:
+            body = body[0]
+        error = as_mapping(as_mapping(body).get("error")) or as_mapping(body)
+        # Google's details are a list of objects, Anthropic's one object.
+        details = error.get("details")
+        rows = [as_mapping(row) for row in (details if isinstance(details, list) else [details])]
+        words = [error.get("code"), error.get("type"), error.get("status")]
+        words += [row.get(key) for row in rows for key in ("error_code", "reason")]
+        said = error.get("message")
+        # OpenRouter's message is the same for all; the words of the vendor behind it stand here.
+        behind = as_mapping(error.get("metadata")).get("raw")
+        if isinstance(said, str) and isinstance(behind, str):
+            said = f"{said}: {behind}"
+        # Inside a stream or a reply of status 200, Google and OpenRouter give the status here.
+        number = error.get("code")
+        if not facts.get("status") and isinstance(number, int) and 400 <= number <= 599:
+            facts["status"] = number
+        delays = (_number(str(row.get("retryDelay", "")).removesuffix("s")) for row in rows)
+        return cls(
+            words=tuple(word for word in words if isinstance(word, str)),
+            message=said if isinstance(said, str) and said else message,
+            retry_delay=next((delay for delay in delays if delay is not None), None),
+            **facts,
+        )
+
+
+def retry_after(error: VendorError, now: float | None = None) -> float | None:
+    """Returns the seconds that a vendor asks to wait.
+
+    Args:
+        error: The error, with its reply's headers.
+        now: Seconds since the epoch; None takes the clock.
+
+    Returns:
+        Seconds, not negative, from `retry-after-ms`, `retry-after` (seconds or a date), or the
+        body; None when the vendor does not say.
+    """
+    milliseconds = _number(error.headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    asked = error.headers.get("retry-after")
+    seconds = _number(asked)
+    if seconds is None and asked:
+        moment = _moment(asked)
+        if moment is not None:
+            seconds = max(0.0, moment - (time.time() if now is None else now))
+    return error.retry_delay if seconds is None else seconds
+
+
+def _moment(date: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(date).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if 0.0 <= value < float("inf") else None
+
+
+def as_mapping(value: object) -> Mapping[str, Any]:
+    """Returns a mapping as it is, and an empty one for anything else."""
+    return value if isinstance(value, Mapping) else {}
