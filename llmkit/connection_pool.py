@@ -10,6 +10,7 @@ The SDK of every vendor sends through one of these, and so can you:
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -46,12 +47,18 @@ class _Pool:
 
 @dataclass
 class _Pools:
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    # Reentrant: a signal handler may close the pools while its own thread builds one.
+    lock: threading.RLock = field(default_factory=threading.RLock)
     by_address: dict[tuple[str, str | None], _Pool] = field(default_factory=dict)
+    closed: bool = False
 
     def close(self) -> None:
-        for pool in tuple(self.by_address.values()):
-            pool.client.close()
+        with self.lock:
+            self.closed = True
+            pools = tuple(self.by_address.values())
+        for pool in pools:
+            # Not the client: a call that has just been given it could no longer send.
+            pool.transport.close()
 
     def abandon(self) -> None:
         for pool in tuple(self.by_address.values()):
@@ -62,7 +69,16 @@ def _build_ssl_context() -> ssl.SSLContext:
     import httpx2
 
     # Reads SSL_CERT_FILE and SSL_CERT_DIR, as Python itself does.
-    return httpx2.create_ssl_context()
+    context = httpx2.create_ssl_context()
+    context.set_alpn_protocols(["http/1.1"])
+    # httpcore2 sets it anew before every handshake, and OpenSSL forbids to change a context that
+    # other threads are using.
+    context.set_alpn_protocols = _keep_protocols  # type: ignore[method-assign]
+    return context
+
+
+def _keep_protocols(alpn_protocols: Iterable[str]) -> None:
+    pass
 
 
 # Building one costs about 20 ms, far more than a client or a pool.
@@ -75,7 +91,8 @@ def get_connection_pool(provider: str, base_url: str | None = None) -> httpx2.Cl
 
     It obeys `llmkit.deadline(…)`; outside one, httpx2's time-outs per operation hold
     (`REQUEST_TIMEOUT`, and `CONNECT_TIMEOUT` to connect). Redirects are not followed. Proxies are
-    taken from HTTPS_PROXY and NO_PROXY. `close_all` of llmkit closes it; don't close it yourself.
+    taken from HTTPS_PROXY and NO_PROXY. `cleanup_connection_pools` and `shutdown` close it; don't
+    close it yourself.
 
     Args:
         provider: A provider's name, such as "openai".
@@ -94,12 +111,14 @@ def get_connection_pool(provider: str, base_url: str | None = None) -> httpx2.Cl
 def _get_pool(provider: str, base_url: str | None) -> _Pool:
     pools = _pools.get()
     pool = pools.by_address.get((provider, base_url))
-    if pool is not None:
+    if pool is not None and not pool.client.is_closed:
         return pool
     with pools.lock:
         pool = pools.by_address.get((provider, base_url))
-        if pool is None:
+        if pool is None or pool.client.is_closed:
             pool = pools.by_address[provider, base_url] = _build_pool(provider)
+        if pools.closed:  # by another thread, just now
+            pool.transport.close()
     return pool
 
 
@@ -140,7 +159,10 @@ def _no_proxy(url: str) -> None:
 
 
 def cleanup_connection_pools() -> None:
-    """Closes every pool of this process; the next `get_connection_pool` opens a new one."""
+    """Closes every pool of this process; the next `get_connection_pool` opens a new one.
+
+    Calls that are under way go on to their end, and their connections are closed then.
+    """
     _pools.close()
 
 

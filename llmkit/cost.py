@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from llmkit.models import ModelInfo
 from llmkit.types import Usage
@@ -11,6 +11,9 @@ from llmkit.types import Usage
 __all__ = ["cost_of"]
 
 _MILLION = Decimal(1_000_000)
+
+# Not the application's decimal context, which may round to a few digits.
+_EXACT = Context(prec=60)
 
 
 def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
@@ -23,7 +26,7 @@ def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
 
     Returns:
         USD, exact; None when the usage, the model's prices, or one price that this usage needs is
-        unknown.
+        unknown, and when the usage contradicts itself.
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
@@ -39,12 +42,12 @@ def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
         ("cache_write", written),
         ("output", usage.output_tokens),
     ):
-        if tokens:
-            price = prices.get(kind)
-            if price is None:
-                return None
-            total += price * tokens
-    return total / _MILLION
+        price = prices.get(kind)
+        if tokens < 0 or (tokens and price is None):
+            return None
+        if tokens and price is not None:
+            total = _EXACT.fma(price, tokens, total)
+    return _EXACT.divide(total, _MILLION)
 
 
 def _prices_for(input_tokens: int, info: ModelInfo) -> Mapping[str, Decimal] | None:

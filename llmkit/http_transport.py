@@ -11,15 +11,15 @@ import collections
 import ssl
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import cast
+from typing import Any, cast
 
 import httpcore2
 import httpx2
 
 from llmkit.errors import ErrorCode
 from llmkit.network import ScopedBackend
-from llmkit.scope import CallInterrupted, current_scope
-from llmkit.threads import Flag
+from llmkit.scope import current_scope, interruption
+from llmkit.threads import Flag, Once
 
 __all__ = ["Gate", "PooledTransport"]
 
@@ -55,22 +55,20 @@ class Gate:
         if self._take_free():
             return True
         turn = Flag()
-        self._waiting.append(turn)
-        # A place given back between the look and the append has woken nobody.
-        if self._take_free():
-            self._leave(turn)
-            return True
-        scope = current_scope()
+        granted = False
         try:
+            self._waiting.append(turn)
+            # A place given back between the look and the append has woken nobody.
+            if self._take_free():
+                self.release()
+            scope = current_scope()
             if scope is None:
                 granted = turn.wait(timeout)
             else:
                 granted = scope.wait(turn, f"waiting for one of {self.size} connections")
-        except BaseException:
-            self._leave(turn)
-            raise
-        if not granted:
-            self._leave(turn)
+        finally:
+            if not granted:
+                self._leave(turn)
         return granted
 
     def release(self) -> None:
@@ -131,18 +129,19 @@ class PooledTransport(httpx2.BaseTransport):
         self._proxy_for = proxy_for
         self._pools: dict[str | None, httpcore2.ConnectionPool] = {}
         self._routes: dict[tuple[bytes, bytes, int | None], httpcore2.ConnectionPool] = {}
-        # Replies that the garbage collector found open. The pool's lock is not reentrant, so its
-        # books are put right by the next request instead of in the collector.
-        self._abandoned: collections.deque[httpcore2.Response] = collections.deque()
+        # Replies that were closed before their end, perhaps by the garbage collector in the midst
+        # of a pool's own work: their pools' books are put right by the next request.
+        self._unread: collections.deque[httpcore2.Response] = collections.deque()
 
     @property
     def connections(self) -> int:
         """How many connections are open, idle ones included."""
-        return sum(len(pool.connections) for pool in tuple(self._pools.values()))
+        self._settle_unread()
+        return sum(not connection.is_closed() for connection in self._connections())
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends one request and returns the reply with its body unread."""
-        self._close_abandoned()
+        self._settle_unread()
         pool = self._pool_for(request.url)
         timeouts = request.extensions.get("timeout", {})
         if not self.gate.acquire(timeouts.get("pool")):
@@ -166,14 +165,18 @@ class PooledTransport(httpx2.BaseTransport):
         )
 
     def close(self) -> None:
-        """Closes all connections."""
-        self._close_abandoned()
-        for pool in tuple(self._pools.values()):
-            pool.close()
+        """Closes the idle connections, and the others as soon as their requests are through."""
+        self.backend.retired = True
+        for connection in self._connections():
+            if connection.is_idle():
+                connection.close()
 
     def abandon(self) -> None:
         """Gives up, in a forked child, the connections that belong to the parent."""
         self.backend.abandon()
+
+    def _connections(self) -> list[httpcore2.ConnectionInterface]:
+        return [entry for pool in tuple(self._pools.values()) for entry in pool.connections]
 
     def _pool_for(self, url: httpx2.URL) -> httpcore2.ConnectionPool:
         # Asking the environment costs as much as half a request: it is asked once per host.
@@ -187,7 +190,8 @@ class PooledTransport(httpx2.BaseTransport):
         return pool
 
     def _build_pool(self, proxy: str | None) -> httpcore2.ConnectionPool:
-        return httpcore2.ConnectionPool(
+        kind = httpcore2.ConnectionPool if proxy is None else _ProxiedPool
+        return kind(
             ssl_context=self._ssl_context,
             proxy=None if proxy is None else _to_proxy(proxy, self._ssl_context),
             max_connections=None,  # the gate bounds them
@@ -198,42 +202,71 @@ class PooledTransport(httpx2.BaseTransport):
             network_backend=self.backend,
         )
 
-    def _close_abandoned(self) -> None:
-        while self._abandoned:
+    def _settle_unread(self) -> None:
+        while self._unread:
             try:
-                self._abandoned.popleft().close()
+                self._unread.popleft().close()
             except IndexError:  # another thread was faster
                 return
+
+
+class _ProxiedPool(httpcore2.ConnectionPool):
+    """A pool that forgets a tunnel which did not come about."""
+
+    def create_connection(self, origin: httpcore2.Origin) -> httpcore2.ConnectionInterface:
+        return cast("httpcore2.ConnectionInterface", _Closing(super().create_connection(origin)))
+
+
+class _Closing:
+    """A connection that is closed when a request on it fails.
+
+    httpcore2 does so itself, but for a tunnel that fails after the proxy has agreed to it: this one
+    its pool would keep for good.
+    """
+
+    def __init__(self, connection: httpcore2.ConnectionInterface) -> None:
+        self._connection = connection
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def handle_request(self, request: httpcore2.Request) -> httpcore2.Response:
+        try:
+            return self._connection.handle_request(request)
+        except httpcore2.ConnectionNotAvailable:
+            raise  # another request was faster, and goes on
+        except BaseException:
+            self._connection.close()
+            raise
 
 
 class _Body(httpx2.SyncByteStream):
     """A reply's body: decompressed, counted, and giving its place back when it is closed."""
 
     def __init__(self, reply: httpcore2.Response, transport: PooledTransport) -> None:
-        self._reply: httpcore2.Response | None = reply
+        self._reply = reply
         self._transport = transport
-        self._encoding = next(
-            (value for name, value in reply.headers if name.lower() == b"content-encoding"), b""
+        self._closed = Once()
+        self._read_to_end = False
+        self._encoding = b", ".join(
+            value for name, value in reply.headers if name.lower() == b"content-encoding"
         ).lower()
-        self._decoding = self._encoding in (b"gzip", b"x-gzip", b"deflate")
 
     def decodes(self, header: bytes) -> bool:
         """Says whether a header is no longer true of what this body yields."""
-        return self._decoding and header.lower() in (b"content-encoding", b"content-length")
+        return bool(self._encoding) and header.lower() in (b"content-encoding", b"content-length")
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._reply is None:
-            return
-        limit = self._transport._max_body
+        if self._closed.happened:
+            raise httpx2.StreamClosed
+        limit = left = self._transport._max_body
         parts = self._reply.iter_stream()
         try:
-            for part in _inflated(parts, limit) if self._decoding else parts:
-                limit -= len(part)
-                if limit < 0:
-                    raise CallInterrupted(
-                        ErrorCode.LLM_PROVIDER_ERROR,
-                        f"the reply is larger than {self._transport._max_body:,} bytes",
-                    )
+            for part in _decoded(parts, self._encoding, limit):
+                left -= len(part)
+                if left < 0:
+                    message = f"the reply is larger than {limit:,} bytes"
+                    raise interruption(ErrorCode.LLM_PROVIDER_ERROR, message, retryable=False)
                 yield part
         except (
             httpcore2.TimeoutException,
@@ -241,39 +274,63 @@ class _Body(httpx2.SyncByteStream):
             httpcore2.ProtocolError,
         ) as error:
             raise _to_httpx(error) from error
+        self._read_to_end = True
 
     def close(self) -> None:
-        reply, self._reply = self._reply, None
-        if reply is not None:
+        if self._closed.is_first():
             try:
-                reply.close()
+                if self._read_to_end:
+                    self._reply.close()
+                else:
+                    self._give_up()
             finally:
                 self._transport.gate.release()
 
     def __del__(self) -> None:
-        reply, self._reply = self._reply, None
-        if reply is not None:
-            reply.extensions["network_stream"].close()
-            self._transport._abandoned.append(reply)
+        if self._closed.is_first():
+            self._give_up()
             self._transport.gate.release()
 
+    def _give_up(self) -> None:
+        """Closes the connection, which nobody can use again."""
+        self._reply.extensions["network_stream"].close()
+        self._transport._unread.append(self._reply)
 
-def _inflated(parts: Iterator[bytes], limit: int) -> Iterator[bytes]:
+
+def _decoded(parts: Iterator[bytes], encoding: bytes, limit: int) -> Iterator[bytes]:
+    if encoding in (b"", b"identity"):
+        return parts
+    if encoding in (b"gzip", b"x-gzip", b"deflate"):
+        return _inflated(parts, encoding, step=min(limit + 1, 1 << 20))
+    raise httpx2.DecodingError(f"the reply is compressed by {encoding.decode('latin-1')!r}")
+
+
+def _inflated(parts: Iterator[bytes], encoding: bytes, step: int) -> Iterator[bytes]:
     """Decompresses in pieces, so that a small body can't unfold beyond the limit in memory."""
-    # 32 + 15: zlib tells gzip and zlib headers apart by itself.
-    inflater = zlib.decompressobj(32 + zlib.MAX_WBITS)
-    step = min(limit + 1, 1 << 20)
+    inflater = None
     try:
         for part in parts:
+            if inflater is None:
+                inflater = zlib.decompressobj(_window(encoding, part))
             while part:
                 yield inflater.decompress(part, step)
                 part = inflater.unconsumed_tail
-        rest = inflater.flush()
+            if inflater.unused_data:
+                raise httpx2.DecodingError("the compressed reply goes on behind its own end")
+        rest = inflater.flush() if inflater else b""
     except zlib.error as error:
         raise httpx2.DecodingError(f"the reply's compression is broken: {error}") from error
-    if not inflater.eof:
+    if inflater and not inflater.eof:
         raise httpx2.RemoteProtocolError("the compressed reply ended early")
     yield rest
+
+
+def _window(encoding: bytes, start: bytes) -> int:
+    """Says in zlib's way which format a body has, judging by its first byte."""
+    # Some servers send bare deflate, without zlib's header, whose lower half says 8.
+    if encoding == b"deflate" and start[0] & 0x0F != 8:
+        return -zlib.MAX_WBITS
+    return 32 + zlib.MAX_WBITS  # gzip or zlib, whichever header there is
 
 
 def _to_httpcore(request: httpx2.Request) -> httpcore2.Request:
@@ -302,7 +359,7 @@ def _to_httpx(error: Exception) -> Exception:
 def _to_proxy(address: str, ssl_context: ssl.SSLContext) -> httpcore2.Proxy:
     url = httpx2.URL(address)
     if url.scheme not in ("http", "https", "socks5", "socks5h"):
-        raise CallInterrupted(
+        raise interruption(
             ErrorCode.CONFIGURATION_ERROR,
             f"the proxy's scheme {url.scheme!r} is not one of http, https, socks5, socks5h",
         )
@@ -310,7 +367,7 @@ def _to_proxy(address: str, ssl_context: ssl.SSLContext) -> httpcore2.Proxy:
         try:
             import socksio  # type: ignore[import-not-found]  # noqa: F401  # optional
         except ImportError:
-            raise CallInterrupted(
+            raise interruption(
                 ErrorCode.CONFIGURATION_ERROR, "a SOCKS proxy needs: pip install socksio"
             ) from None
     return httpcore2.Proxy(

@@ -12,13 +12,16 @@ from llmkit.adapters import PROVIDERS, get_adapter
 from llmkit.connection_pool import get_connection_pool
 from llmkit.errors import ConfigurationError, LLMError
 from llmkit.log import get_logger
-from llmkit.models import get_model_info
 from llmkit.process_local import close_all
 from llmkit.settings import get_settings
+from llmkit.threads import run_detached
 
 __all__ = ["initialize_llm_module", "shutdown"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+# Seconds that a signal waits for everything to be closed.
+GRACE = 2.0
 
 
 def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, Any]:
@@ -27,8 +30,9 @@ def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, An
     Nothing is sent.
 
     Args:
-        install_signal_handlers: Whether SIGTERM and SIGINT close everything before they do what
-            they did before. Only in the main thread.
+        install_signal_handlers: Whether SIGTERM and SIGINT close everything, in 2 seconds at most,
+            before they do what they did before; one that the process ignores stays ignored. Only
+            in the main thread.
 
     Returns:
         `providers` (those that have a key), `models` (the configured ones that can be asked) and
@@ -44,7 +48,7 @@ def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, An
     providers = [name for name in PROVIDERS if settings.api_key(name)]
     wanted = [
         settings.primary_llm,
-        *(settings.fallback_llm or ()),
+        *settings.fallback_llm,
         *(settings.enabled_models or ()),
     ]
     models: list[str] = []
@@ -57,7 +61,7 @@ def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, An
             warnings.append(f"{model} can't be asked: {error.message}")
             continue
         models.append(model)
-        if adapter.info.known and get_model_info(adapter.model).retired():
+        if adapter.info.retired():
             warnings.append(f"{model} was shut down on {adapter.info.shutdown}")
     for provider in providers:
         try:
@@ -86,7 +90,7 @@ def _install_handlers() -> None:
         )
     for number in _SIGNALS:
         previous = signal.getsignal(number)
-        if not isinstance(previous, _Handler):
+        if previous is not signal.SIG_IGN and not isinstance(previous, _Handler):
             signal.signal(number, _Handler(previous))
 
 
@@ -97,9 +101,14 @@ class _Handler:
         self._previous = previous
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        shutdown()
+        try:
+            # Not on this thread: it may hold a lock that closing needs, and only goes on when this
+            # handler returns.
+            run_detached(shutdown, "shutdown").result(GRACE)
+        except Exception:  # whatever goes wrong with closing, the signal must still take effect
+            get_logger("lifecycle").exception("not everything was closed at signal %d", number)
         if callable(self._previous):
             self._previous(number, frame)
-        elif self._previous != signal.SIG_IGN:
+        else:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

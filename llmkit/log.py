@@ -6,12 +6,13 @@ and where, is the application's choice. What the library chooses is that no API 
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn
 
-__all__ = ["MaskedMapping", "get_logger", "holds_key", "mask", "redact", "shown"]
+__all__ = ["MaskedMapping", "brief", "get_logger", "holds_key", "mask", "redact", "shown"]
 
 ROOT_NAME: Final = "llmkit"
 PLACEHOLDER: Final = "***"
@@ -40,51 +41,48 @@ _PREFIX_HINTS = (
     *("sk-", "nvapi-", "gsk_", "aiza", "aq.", "ya29.", "tgp_v1_"),
     *("xai-", "pplx-", "hf_", "r8_", "fw_"),
 )
-_ANY_CASE = re.ASCII | re.IGNORECASE
+_ANY_CASE = "(?ai)"
 
-_RULES: Final[tuple[tuple[tuple[str, ...], re.Pattern[str], str], ...]] = (
+# Hints, pattern and replacement.
+_RULES: Final = (
     (
         ("authorization",),
-        re.compile(
-            rf"(authorization{_TO_VALUE})(?:((?:bearer|basic|token|api-?key)\s{{1,4}})"
-            rf"{_VALUE}++|{_VALUE}{{16,}}+)",
-            _ANY_CASE,
-        ),
+        rf"{_ANY_CASE}(authorization{_TO_VALUE})(?:((?:bearer|basic|token|api-?key)\s{{1,4}})"
+        rf"{_VALUE}++|{_VALUE}{{16,}}+)",
         rf"\1\2{PLACEHOLDER}",
     ),
     (
         ("x-api-key", "x-goog-api-key"),
-        re.compile(rf"(x-(?:goog-)?api-key{_TO_VALUE}){_VALUE}++", _ANY_CASE),
+        rf"{_ANY_CASE}(x-(?:goog-)?api-key{_TO_VALUE}){_VALUE}++",
         rf"\1{PLACEHOLDER}",
     ),
     (
         ("api_key", "api-key", "apikey"),
-        re.compile(
-            rf"(api[_-]?key{_TO_VALUE})[A-Za-z0-9_+/=~-]{{16,}}+[A-Za-z0-9_+/=~.-]*+", _ANY_CASE
-        ),
+        rf"{_ANY_CASE}(api[_-]?key{_TO_VALUE})[A-Za-z0-9_+/=~-]{{16,}}+[A-Za-z0-9_+/=~.-]*+",
         rf"\1{PLACEHOLDER}",
     ),
     (
         ("key=", "token=", "key%3d", "token%3d"),
-        re.compile(
-            r"((?:[?&]|&amp;|\\u0026|%26|%3f)(?:(?:api[_-]?)?key|(?:access[_-]?)?token)(?:=|%3d))"
-            r"""[^\s&#"'<>\\)}\]]++""",
-            _ANY_CASE,
-        ),
+        _ANY_CASE
+        + r"((?:[?&]|&amp;|\\u0026|%26|%3f)(?:(?:api[_-]?)?key|(?:access[_-]?)?token)(?:=|%3d))"
+        + r"""[^\s&#"'<>\\)}\]]++""",
         rf"\1{PLACEHOLDER}",
     ),
     (
         ("://",),
-        re.compile(r"""(://[^\s/:@?#"']{0,64}+:)[^\s/@"']{1,256}+@"""),
+        r"""(://[^\s/:@?#"']{0,64}+:)[^\s/@"']{1,256}+@""",
         rf"\1{PLACEHOLDER}@",
     ),
     (
         ("bearer",),
-        re.compile(r"(bearer(?:\s{1,4}|%20))[A-Za-z0-9._~+/=-]{16,}+", _ANY_CASE),
+        _ANY_CASE + r"(bearer(?:\s{1,4}|%20))[A-Za-z0-9._~+/=-]{16,}+",
         rf"\1{PLACEHOLDER}",
     ),
-    (_PREFIX_HINTS, re.compile(_PREFIXED), rf"\1\2{PLACEHOLDER}"),
+    (_PREFIX_HINTS, _PREFIXED, rf"\1\2{PLACEHOLDER}"),
 )
+
+# On first use, since compiling all of them takes longer than importing this module.
+_compiled = functools.cache(re.compile)
 
 
 def redact(text: str) -> str:
@@ -107,7 +105,7 @@ def redact(text: str) -> str:
     for hints, pattern, replacement in _RULES:
         for hint in hints:
             if hint in lowered:
-                text = pattern.sub(replacement, text)
+                text = _compiled(pattern).sub(replacement, text)
                 break
     return text
 
@@ -142,6 +140,22 @@ def shown(name: str, value: object) -> str:
     if value is None or not holds_key(name):
         return redact(repr(value))
     return f"set ({mask(value) if isinstance(value, str) else 'callable'})"
+
+
+def brief(value: object) -> str:
+    """What an error message shows of a value that can't be used.
+
+    Args:
+        value: Anything, however large or odd.
+
+    Returns:
+        The beginning of its redacted repr.
+    """
+    try:
+        text = redact(repr(value))
+    except Exception:  # a repr may fail: a very large int's does, and so may a user's own
+        return f"a value of type {type(value).__name__}"
+    return text if len(text) <= 80 else text[:79] + "…"
 
 
 class MaskedMapping(Mapping[str, Any]):

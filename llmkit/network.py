@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import httpcore2
 
 from llmkit.errors import ErrorCode
-from llmkit.scope import CallInterrupted, current_scope
+from llmkit.scope import Scope, current_scope, interruption
 from llmkit.threads import Flag, TooManyThreadsError, run_detached
 
 __all__ = ["ScopedBackend"]
@@ -32,12 +32,23 @@ T = TypeVar("T")
 # getaddrinfo's rows: family, type, protocol, canonical name, address.
 _Address = tuple[Any, ...]
 
+# Seconds that a connect is given even when there are none left: with 0 it would not wait at all.
+_LEAST_TIME = 0.001
+
 
 def _cut(sock: socket.socket) -> None:
     # The base class's method: SSLSocket.shutdown() drops its TLS layer first, so that a send in
     # that moment would go out in plain text.
     with contextlib.suppress(OSError):  # not connected: nothing is blocked on it
         socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
+def _limit(sock: socket.socket, timeout: float | None, doing: str) -> Scope | None:
+    """Gives a socket's next operation `timeout` s (None: no limit), or less if the Scope ends."""
+    scope = current_scope()
+    left = None if scope is None else scope.check(doing)
+    sock.settimeout(left if timeout is None or (left is not None and left < timeout) else timeout)
+    return scope
 
 
 def _blocking(
@@ -64,12 +75,9 @@ def _blocking(
         TimeoutError: `timeout` ended first.
         OSError: The operation failed.
     """
-    scope = current_scope()
+    scope = _limit(sock, timeout, doing)
     if scope is None:
-        sock.settimeout(timeout)
         return operation()
-    left = scope.check(doing)
-    sock.settimeout(left if timeout is None or (left is not None and left < timeout) else timeout)
     scope.block(wake)
     try:
         result = operation()
@@ -90,7 +98,7 @@ class ScopedStream(httpcore2.NetworkStream):
         self._sock = sock
         self._backend = backend
         self._wake = functools.partial(_cut, sock)
-        backend.sockets.add(sock)
+        backend.sockets.add(sock)  # noted already, unless it is a TLS one
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         """Reads what is there, at most `max_bytes`; waits `timeout` s at most (None: the Scope)."""
@@ -168,17 +176,9 @@ class ScopedStream(httpcore2.NetworkStream):
         # inside wrap_socket: there the handshake obeys the deadline, but not a cancel.
         plain = type(ssl_context) is ssl.SSLContext
         try:
-            return _blocking(
-                self._sock,
-                self._wake,
-                functools.partial(
-                    ssl_context.wrap_socket,
-                    self._sock,
-                    server_hostname=server_hostname,
-                    do_handshake_on_connect=not plain,
-                ),
-                limit,
-                "shaking hands (TLS)",
+            _limit(self._sock, limit, "shaking hands (TLS)")
+            return ssl_context.wrap_socket(
+                self._sock, server_hostname=server_hostname, do_handshake_on_connect=not plain
             )
         except BaseException:
             self._sock.close()
@@ -187,7 +187,8 @@ class ScopedStream(httpcore2.NetworkStream):
     def get_extra_info(self, info: str) -> Any:
         """Returns what httpcore2 asks about the socket: `ssl_object` or `is_readable`, say."""
         if info == "is_readable":
-            return _is_readable(self._sock)
+            # What the pool takes for a connection that ended, it closes instead of using it again.
+            return self._backend.retired or _is_readable(self._sock)
         if info == "ssl_object" and isinstance(self._sock, ssl.SSLSocket):
             return self._sock
         if info == "socket":
@@ -205,15 +206,30 @@ class ScopedBackend(httpcore2.NetworkBackend):
     Args:
         connect_timeout: Seconds for the look-up, the connect and the TLS handshake, each; the
             Scope's time bounds them together.
+
+    Attributes:
+        sockets: All that are open, for `abandon`.
+        retired: Whether connections are closed as soon as they are idle, since their pool is.
     """
 
     def __init__(self, connect_timeout: float) -> None:
         self._connect_timeout = connect_timeout
         self.sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self.retired = False
 
     def connect_time(self, timeout: float | None) -> float:
-        """Returns the smaller of `timeout` (None: no limit) and the pool's connect time-out."""
-        return self._connect_timeout if timeout is None else min(timeout, self._connect_timeout)
+        """Returns the seconds to connect in.
+
+        Args:
+            timeout: What the request says; None sets no limit.
+
+        Returns:
+            The smallest of `timeout`, the pool's connect time-out, and what the Scope has left.
+        """
+        scope = current_scope()
+        left = None if scope is None else scope.remaining()
+        limits = (timeout, self._connect_timeout, left)
+        return min(limit for limit in limits if limit is not None)
 
     def connect_tcp(
         self,
@@ -224,22 +240,43 @@ class ScopedBackend(httpcore2.NetworkBackend):
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
         """Looks the host up and connects to the first of its addresses that answers."""
-        ends = time.monotonic() + self.connect_time(timeout)
-        addresses = _resolve(host, port, self.connect_time(timeout))
+        limit = self.connect_time(timeout)
+        ends = time.monotonic() + limit
+        addresses = _resolve(host, port, limit)
+        options = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1), *(socket_options or ()))
         failure: OSError = OSError(f"{host} has no address")
         for tried, address in enumerate(addresses):
-            share = max(ends - time.monotonic(), 0.0) / (len(addresses) - tried)
+            share = max(ends - time.monotonic(), _LEAST_TIME) / (len(addresses) - tried)
             try:
-                sock = _connect(address, share, local_address)
+                return ScopedStream(self._connect(address, share, local_address, options), self)
             except OSError as error:
                 failure = error
-                continue
-            for option in socket_options or ():
-                sock.setsockopt(*option)
-            return ScopedStream(sock, self)
         if isinstance(failure, TimeoutError):
             raise httpcore2.ConnectTimeout(f"{host}:{port} did not answer") from failure
         raise httpcore2.ConnectError(f"{host}:{port}: {failure}") from failure
+
+    def _connect(
+        self,
+        address: _Address,
+        timeout: float,
+        local_address: str | None,
+        options: Iterable[httpcore2.SOCKET_OPTION],
+    ) -> socket.socket:
+        family, kind, protocol, _, where = address
+        sock = socket.socket(family, kind, protocol)
+        self.sockets.add(sock)  # already now: a fork may come while it connects
+        try:
+            if local_address is not None:
+                sock.bind((local_address, 0))
+            for option in options:
+                sock.setsockopt(*option)
+            wake = functools.partial(_cut, sock)
+            connect = functools.partial(sock.connect, where)
+            _blocking(sock, wake, connect, timeout, "connecting")
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def abandon(self) -> None:
         """Closes, in a forked child, the sockets that the parent goes on using.
@@ -254,7 +291,7 @@ def _resolve(host: str, port: int, timeout: float) -> list[_Address]:
     """Looks a host name up; the look-up itself can't be cut, so it runs on a thread of its own."""
     try:
         return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except socket.gaierror:
+    except (socket.gaierror, UnicodeError):
         pass  # a name, not an address
     doing = f"looking up {host}"
     done = Flag()
@@ -274,29 +311,8 @@ def _resolve(host: str, port: int, timeout: float) -> list[_Address]:
     except OSError as error:
         raise httpcore2.ConnectError(f"{doing}: {error}") from error
     except UnicodeError as error:
-        raise CallInterrupted(
-            ErrorCode.INVALID_REQUEST, f"{host!r} is not a host name: {error}"
-        ) from error
-
-
-def _connect(address: _Address, timeout: float, local_address: str | None) -> socket.socket:
-    family, kind, protocol, _, where = address
-    sock = socket.socket(family, kind, protocol)
-    try:
-        if local_address is not None:
-            sock.bind((local_address, 0))
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        _blocking(
-            sock,
-            functools.partial(_cut, sock),
-            functools.partial(sock.connect, where),
-            timeout,
-            "connecting",
-        )
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+        message = f"{host!r} is not a host name: {error}"
+        raise interruption(ErrorCode.INVALID_REQUEST, message) from error
 
 
 def _is_readable(sock: socket.socket) -> bool:

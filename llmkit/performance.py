@@ -10,10 +10,10 @@ import collections
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
-from llmkit.errors import ErrorCode
+from llmkit.errors import ErrorCode, LLMError
 from llmkit.log import get_logger
 from llmkit.process_local import ProcessLocal
 from llmkit.types import CallRecord
@@ -24,6 +24,9 @@ Observer = Callable[[CallRecord], object]
 
 # Latencies kept for each model, the newest ones: enough for a steady p95.
 WINDOW = 1000
+
+# Sums of money are exact, whatever decimal context the application has set.
+_EXACT = Context(prec=60)
 
 
 @dataclass
@@ -66,7 +69,7 @@ class LLMPerformanceTracker:
                 if record.cost is None:
                     figures.unpriced += 1
                 else:
-                    figures.cost += record.cost
+                    figures.cost = _EXACT.add(figures.cost, record.cost)
             else:
                 self._add_failure(figures, str(record.code))
 
@@ -99,18 +102,17 @@ class LLMPerformanceTracker:
 
     def record_failure(self, model: str, provider: str, error: object) -> None:
         """Counts a failure, by the code of an `LLMError`, the class of another, or a text."""
-        if isinstance(error, BaseException):
-            name = str(getattr(error, "code", type(error).__name__))
+        if isinstance(error, LLMError):
+            name = str(error.code)
         else:
-            name = str(error)
+            name = type(error).__name__ if isinstance(error, BaseException) else str(error)
         with self._lock:
             self._add_failure(self._figures(model, provider), name)
 
     def record_fallback(self, from_model: str, to_model: str, reason: object) -> None:
         """Counts that `to_model` took over from `from_model`, and why."""
         with self._lock:
-            provider = self._models[from_model].provider if from_model in self._models else ""
-            self._figures(from_model, provider).fallbacks[f"{to_model}: {reason}"] += 1
+            self._figures(from_model, provider="").fallbacks[f"{to_model}: {reason}"] += 1
 
     def get_stats(self, model: str | None = None) -> dict[str, Any]:
         """Returns the figures.
@@ -140,6 +142,7 @@ class LLMPerformanceTracker:
         figures = self._models.get(model)
         if figures is None:
             figures = self._models[model] = _Figures(provider)
+        figures.provider = figures.provider or provider  # a fallback is counted without one
         return figures
 
     @staticmethod
@@ -193,8 +196,8 @@ def _summary(figures: _Figures) -> dict[str, Any]:
         "cancelled": figures.cancelled,
         "success_rate": figures.successes / ended if ended else None,
         "avg_latency_ms": 1000 * sum(ordered) / len(ordered) if ordered else None,
-        "p50_latency_ms": _quantile(ordered, 0.50),
-        "p95_latency_ms": _quantile(ordered, 0.95),
+        "p50_latency_ms": _percentile(ordered, 50),
+        "p95_latency_ms": _percentile(ordered, 95),
         "prompt_tokens": figures.input_tokens,
         "completion_tokens": figures.output_tokens,
         "total_tokens": figures.input_tokens + figures.output_tokens,
@@ -205,8 +208,9 @@ def _summary(figures: _Figures) -> dict[str, Any]:
     }
 
 
-def _quantile(ordered: list[float], share: float) -> float | None:
-    """Returns a quantile in ms by the nearest rank: always a latency that really occurred."""
+def _percentile(ordered: list[float], percent: int) -> float | None:
+    """Returns a percentile in ms by the nearest rank: always a latency that really occurred."""
     if not ordered:
         return None
-    return 1000 * ordered[max(0, -(-int(share * 100) * len(ordered) // 100) - 1)]
+    rank = -(-percent * len(ordered) // 100)  # rounded up, in whole numbers
+    return 1000 * ordered[rank - 1]

@@ -7,6 +7,7 @@ used by two processes, and have to be closed at the end. `ProcessLocal` holds on
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
 import weakref
@@ -80,8 +81,9 @@ class ProcessLocal(Generic[T]):
 
 def close_all() -> None:
     """Closes every instance that this process has built; each is built anew on its next use."""
-    for instance in list(_instances):
-        instance.close()
+    with contextlib.ExitStack() as closing:  # closes the others, too, when one fails
+        for instance in list(_instances):
+            closing.callback(instance.close)
 
 
 def _forget_all_in_child() -> None:

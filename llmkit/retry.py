@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from llmkit.errors import InvalidRequestError, LLMError
-from llmkit.log import get_logger
+from llmkit.log import brief, get_logger
+from llmkit.request.checks import check_whole
 from llmkit.scope import current_scope
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ __all__ = ["RetryPolicy", "call_with_retries", "retry_with_exponential_backoff"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+RetryOn = Callable[[BaseException], bool] | type[BaseException] | tuple[type[BaseException], ...]
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -73,7 +76,7 @@ class RetryPolicy:
             Seconds: what the vendor asked for, or a random part of the exponential delay.
         """
         asked = getattr(error, "retry_after", None)
-        if asked is not None:
+        if isinstance(asked, int | float) and asked >= 0:  # foreign errors may hold a date there
             return float(asked)
         # Full jitter keeps clients that failed together from coming back together.
         return self.rng() * min(self.max_delay, self.base_delay * 2.0 ** min(tries - 1, 60))
@@ -97,17 +100,23 @@ def call_with_retries(attempt: Callable[[float], T], policy: RetryPolicy) -> T:
     except Exception as error:
         if policy.max_retries < 1 or not policy.retry_on(error):
             raise
-        failure: Exception | None = error
+        failure: Exception | None = error  # judged already: the policy is not asked twice
     # tenacity takes over only now: most calls succeed at once, and importing it costs 40 ms.
     # The first failure is handed to it as that of its own first try.
     waited = 0.0
 
     def try_again() -> T:
-        nonlocal failure
         if failure is not None:
-            first, failure = failure, None
-            raise first
+            raise failure
         return attempt(waited)
+
+    def worth_it(error: BaseException) -> bool:
+        nonlocal failure
+        if error is failure:
+            failure = None
+            return True
+        # Ctrl-C and the like end the loop, whatever the policy says of everything else.
+        return isinstance(error, Exception) and policy.retry_on(error)
 
     def note_wait(state: tenacity.RetryCallState) -> None:
         nonlocal waited
@@ -119,11 +128,13 @@ def call_with_retries(attempt: Callable[[float], T], policy: RetryPolicy) -> T:
             waited,
         )
 
-    return _retrying(policy, note_wait)(try_again)
+    return _retrying(policy, worth_it, note_wait)(try_again)
 
 
 def _retrying(
-    policy: RetryPolicy, before_sleep: Callable[[tenacity.RetryCallState], None]
+    policy: RetryPolicy,
+    worth_it: Callable[[BaseException], bool],
+    before_sleep: Callable[[tenacity.RetryCallState], None],
 ) -> tenacity.Retrying:
     import tenacity
 
@@ -139,7 +150,7 @@ def _retrying(
 
     return tenacity.Retrying(
         stop=stop,
-        retry=tenacity.retry_if_exception(policy.retry_on),
+        retry=tenacity.retry_if_exception(worth_it),
         wait=wait,
         sleep=policy.sleep,
         before_sleep=before_sleep,
@@ -151,10 +162,7 @@ def retry_with_exponential_backoff(
     max_retries: int = 3,
     base_delay: float = 0.5,
     max_delay: float = 30.0,
-    retry_on: Callable[[BaseException], bool]
-    | type[BaseException]
-    | tuple[type[BaseException], ...]
-    | None = None,
+    retry_on: RetryOn | None = None,
 ) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """Makes a decorator that tries a function again when it fails.
 
@@ -173,21 +181,20 @@ def retry_with_exponential_backoff(
         The decorator.
 
     Raises:
-        InvalidRequestError: A number is negative.
+        InvalidRequestError: An argument can't be meant.
     """
-    if max_retries < 0 or base_delay < 0 or max_delay < 0:
-        raise InvalidRequestError("max_retries, base_delay and max_delay can't be negative")
-    should_retry: Callable[[BaseException], bool]
-    if retry_on is None:
-        should_retry = is_retryable
-    elif isinstance(retry_on, tuple | type):
-        kinds = retry_on
-
-        def should_retry(error: BaseException) -> bool:
-            return isinstance(error, kinds)
-    else:
-        should_retry = retry_on
-    policy = RetryPolicy(max_retries, base_delay, max_delay, should_retry)
+    for name, seconds in (("base_delay", base_delay), ("max_delay", max_delay)):
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
+            raise InvalidRequestError(f"{name}={brief(seconds)}: expected seconds, 0 or more")
+    retries = check_whole("max_retries", max_retries, 0)
+    if retries is None:
+        raise InvalidRequestError("max_retries=None: expected a whole number")
+    policy = RetryPolicy(
+        max_retries=retries,
+        base_delay=base_delay,
+        max_delay=max_delay,
+        retry_on=_predicate(retry_on),
+    )
 
     def decorate(function: Callable[P, T]) -> Callable[P, T]:
         @functools.wraps(function)
@@ -197,3 +204,17 @@ def retry_with_exponential_backoff(
         return wrapper
 
     return decorate
+
+
+def _predicate(retry_on: RetryOn | None) -> Callable[[BaseException], bool]:
+    if retry_on is None:
+        return is_retryable
+    if isinstance(retry_on, type | tuple):
+        kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+        if all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds):
+            return lambda error: isinstance(error, kinds)
+    elif callable(retry_on):
+        return retry_on
+    raise InvalidRequestError(
+        f"retry_on={brief(retry_on)}: expected exception classes, or a function of an exception"
+    )

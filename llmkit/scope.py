@@ -22,7 +22,7 @@ from types import TracebackType
 from llmkit.errors import ErrorCode, InvalidRequestError, LLMError
 from llmkit.threads import Flag
 
-__all__ = ["CallInterrupted", "Scope", "current_scope", "deadline"]
+__all__ = ["CallInterrupted", "Scope", "current_scope", "deadline", "interruption"]
 
 _current: ContextVar[Scope | None] = ContextVar("llmkit_scope", default=None)
 
@@ -33,23 +33,28 @@ class CallInterrupted(BaseException):
     Args:
         code: What the caller will be told.
         message: Why, in words for the caller.
+        retryable: Whether a second try may help; None takes what the code says.
     """
 
-    def __init__(self, code: ErrorCode, message: str) -> None:
+    def __init__(self, code: ErrorCode, message: str, retryable: bool | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
+        self.retryable = retryable
 
     def to_error(self, *, provider: str | None = None, model: str | None = None) -> LLMError:
         """Returns the error to raise in this exception's place."""
-        return LLMError.of_code(self.code, self.message, provider=provider, model=model)
+        return LLMError.of_code(
+            self.code, self.message, provider=provider, model=model, retryable=self.retryable
+        )
 
 
 class Scope:
     """The time and the cancel switch of one call.
 
     A Scope inside another never has more time than the outer one, and is cancelled with it. It may
-    be entered several times in turn (a stream does so for each chunk), also by several threads.
+    be entered several times in turn (a stream does so for each chunk), also by several threads;
+    while it is entered, it is cancelled with whatever Scope it was entered in, too.
 
     Args:
         timeout: Seconds from now; None sets no limit of its own.
@@ -126,9 +131,7 @@ class Scope:
             raise CallInterrupted(self._cancelled.code, self._cancelled.message)
         left = self.remaining()
         if left == 0.0:
-            raise CallInterrupted(
-                ErrorCode.LLM_TIMEOUT, f"the time-out of {self.timeout:g} s ended while {doing}"
-            )
+            raise self._time_is_over(doing)
         return left
 
     def cancel(
@@ -151,7 +154,8 @@ class Scope:
                 wake()
             children = tuple(self._children)
         for child in children:
-            child.cancel(message, code)
+            if not child.cancelled:
+                child.cancel(message, code)
 
     def block(self, wake: Callable[[], object]) -> None:
         """Announces a blocking operation; `unblock` must follow when it is over.
@@ -188,14 +192,16 @@ class Scope:
             CallInterrupted: The Scope was cancelled, or its time ended first.
         """
         left = self.check(doing)
-        wait = timeout if left is None else left if timeout is None else min(left, timeout)
+        limits = [limit for limit in (left, timeout) if limit is not None]
         self.block(flag.set)
         try:
-            happened = flag.wait(wait)
+            happened = flag.wait(min(limits, default=None))
         finally:
             self.unblock(flag.set)
-        if self._cancelled is not None or (not happened and wait == left):
+        if self.cancelled:
             self.check(doing)
+        if not happened and left is not None and (timeout is None or left <= timeout):
+            raise self._time_is_over(doing)
         return happened
 
     def sleep(self, seconds: float) -> None:
@@ -226,6 +232,11 @@ class Scope:
         while self._held:
             self._held.pop()()
 
+    def _time_is_over(self, doing: str) -> CallInterrupted:
+        timeout = round(self.timeout or 0.0, 3)
+        message = f"the time-out of {timeout:g} s ended while {doing}"
+        return CallInterrupted(ErrorCode.LLM_TIMEOUT, message)
+
     def _adopt(self, child: Scope) -> None:
         with self._lock:
             self._children.append(child)
@@ -241,15 +252,17 @@ class Scope:
 class _Entered:
     """One entry into a Scope, by one thread."""
 
-    __slots__ = ("_scope", "_token")
+    __slots__ = ("_around", "_scope", "_token")
 
     def __init__(self, scope: Scope) -> None:
         self._scope = scope
 
     def __enter__(self) -> Scope:
         scope = self._scope
-        if scope.parent is not None:
-            scope.parent._adopt(scope)
+        self._around = {scope.parent, _current.get()} - {scope}
+        for outer in self._around:
+            if outer is not None:
+                outer._adopt(scope)
         self._token: Token[Scope | None] = _current.set(scope)
         return scope
 
@@ -260,13 +273,32 @@ class _Entered:
         traceback: TracebackType | None,
     ) -> None:
         _current.reset(self._token)
-        if self._scope.parent is not None:
-            self._scope.parent._release(self._scope)
+        for outer in self._around:
+            if outer is not None:
+                outer._release(self._scope)
 
 
 def current_scope() -> Scope | None:
     """Returns the Scope that the running code is in, or None."""
     return _current.get()
+
+
+def interruption(
+    code: ErrorCode, message: str, *, retryable: bool | None = None
+) -> CallInterrupted | LLMError:
+    """Returns what the network layer has to raise when it gives a call up by itself.
+
+    Args:
+        code: What the caller will be told.
+        message: Why.
+        retryable: Whether a second try may help; None takes what the code says.
+
+    Returns:
+        A `CallInterrupted` inside a Scope; outside of any, where nobody would turn it into the
+        caller's error, that error itself.
+    """
+    interrupted = CallInterrupted(code, message, retryable)
+    return interrupted.to_error() if current_scope() is None else interrupted
 
 
 @contextmanager
@@ -282,10 +314,15 @@ def deadline(seconds: float) -> Iterator[Scope]:
 
     Raises:
         InvalidRequestError: `seconds` is not a positive, finite number.
+        LLMError: A connection pool was used directly in the block, and the time ended or the
+            Scope was cancelled meanwhile.
     """
     if isinstance(seconds, bool) or not (
         isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
     ):
         raise InvalidRequestError(f"deadline({seconds!r}): seconds must be a positive number")
     with Scope(seconds).entered() as scope:
-        yield scope
+        try:
+            yield scope
+        except CallInterrupted as interrupted:
+            raise interrupted.to_error() from None

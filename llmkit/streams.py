@@ -7,6 +7,7 @@ from types import TracebackType
 
 from llmkit.errors import CancelledError, ErrorCode, LLMError, StreamInterruptedError
 from llmkit.scope import CallInterrupted, Scope, current_scope
+from llmkit.threads import Once
 from llmkit.types import Chunk, Completion
 
 __all__ = ["ChunkSource", "Stream"]
@@ -52,7 +53,8 @@ class Stream:
         self._scope = scope
         self._idle_timeout = idle_timeout
         self._describe = describe
-        self._on_end: Callable[[Completion | LLMError], object] | None = on_end
+        self._on_end = on_end
+        self._ended = Once()
         self._texts: list[str] = []
         self._reading = False
         self._completion: Completion | None = None
@@ -65,7 +67,7 @@ class Stream:
         return self
 
     def __next__(self) -> Chunk:
-        if self._on_end is None:
+        if self._ended.happened:
             if self._error is not None:
                 raise self._error
             raise StopIteration
@@ -117,7 +119,7 @@ class Stream:
 
     def close(self) -> None:
         """Ends the stream and frees its connection; a no-op at its end."""
-        if self._on_end is not None:
+        if not self._ended.happened:
             self._scope.cancel("the stream was closed")
             # A thread that waits for a chunk is awake now and closes the connection itself: to
             # close a socket under a thread that reads from it could make it read another's.
@@ -133,21 +135,27 @@ class Stream:
             limit = left if limit is None else min(limit, left)
         self._reading = True
         try:
-            with Scope(limit, parent=self._scope).entered():
+            with self._scope.entered(), Scope(limit).entered():
                 return next(self._source)
         except StopIteration as end:
             self._completion = end.value
             self._end(end.value)
             raise StopIteration from None
         except CallInterrupted as interruption:
-            raise self._broken(interruption.to_error()) from None
+            broken = self._broken(interruption.to_error())
+            raise broken from broken.__cause__
         except LLMError as error:
-            raise self._broken(error) from (error.__cause__ or error)
+            broken = self._broken(error)
+            raise broken from broken.__cause__
         except BaseException as error:
-            self._end(self._describe(CancelledError(f"the stream was ended by {error!r}")))
+            self._error = self._describe(CancelledError(f"the stream was ended by {error!r}"))
+            self._end(self._error)
             raise
         finally:
             self._reading = False
+            # Whoever closed the stream in this moment has left the rest to this thread.
+            if self._scope.cancelled and not self._ended.happened:
+                self._broken(CancelledError("the stream was closed while it was read"))
 
     def _broken(self, cause: LLMError) -> LLMError:
         """Ends the stream and returns the error to raise for it."""
@@ -160,13 +168,12 @@ class Stream:
                 request_id=cause.request_id,
                 retry_after=cause.retry_after,
             )
-            error.__cause__ = cause
+            error.__cause__ = cause.__cause__ or cause
         self._error = self._describe(error)
         self._end(self._error)
         return self._error
 
     def _end(self, outcome: Completion | LLMError) -> None:
-        on_end, self._on_end = self._on_end, None
-        self._scope.close_held()
-        if on_end is not None:
-            on_end(outcome)
+        if self._ended.is_first():
+            self._scope.close_held()
+            self._on_end(outcome)

@@ -6,15 +6,24 @@ inside the C library, say) runs here, on a daemon thread that nobody has to wait
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import contextvars
+import os
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-__all__ = ["MAX_DETACHED", "Flag", "TooManyThreadsError", "detached_count", "run_detached"]
+__all__ = [
+    "MAX_DETACHED",
+    "Flag",
+    "Once",
+    "TooManyThreadsError",
+    "detached_count",
+    "run_detached",
+]
 
 T = TypeVar("T")
 
@@ -25,13 +34,12 @@ MAX_DETACHED = 64
 # CPython on Windows does not react to Ctrl-C inside a lock's wait.
 _SLICE = 0.1 if sys.platform == "win32" else None
 
-_detached = threading.BoundedSemaphore(MAX_DETACHED)
-_count_lock = threading.Lock()
-_count = 0
+# One item for each detached task that may still start. No lock, which a fork could leave locked.
+_places = collections.deque([True] * MAX_DETACHED)
 
 
 class TooManyThreadsError(RuntimeError):
-    """So many detached tasks hang that no further one is started."""
+    """No further detached task can be started: so many hang, or the system has no more threads."""
 
 
 def run_detached(task: Callable[[], T], name: str) -> Future[T]:
@@ -46,10 +54,12 @@ def run_detached(task: Callable[[], T], name: str) -> Future[T]:
         caller nor the interpreter's exit.
 
     Raises:
-        TooManyThreadsError: `MAX_DETACHED` tasks are running already.
+        TooManyThreadsError: `MAX_DETACHED` tasks are running already, or no thread can be had.
     """
-    if not _detached.acquire(blocking=False):
-        raise TooManyThreadsError(f"{MAX_DETACHED} detached tasks are running")
+    try:
+        _places.pop()
+    except IndexError:
+        raise TooManyThreadsError(f"{MAX_DETACHED} detached tasks are running") from None
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
@@ -59,17 +69,40 @@ def run_detached(task: Callable[[], T], name: str) -> Future[T]:
         except BaseException as error:  # handed to whoever asks for the result
             future.set_exception(error)
         finally:
-            _count_detached(-1)
-            _detached.release()
+            _places.append(True)
 
-    _count_detached(+1)
-    threading.Thread(target=run, name=f"llmkit-{name}", daemon=True).start()
+    try:
+        threading.Thread(target=run, name=f"llmkit-{name}", daemon=True).start()
+    except RuntimeError as error:  # the system has no more threads
+        _places.append(True)
+        raise TooManyThreadsError(str(error)) from error
     return future
 
 
 def detached_count() -> int:
     """Returns how many detached tasks are running now."""
-    return _count
+    return MAX_DETACHED - len(_places)
+
+
+class Once:
+    """Tells the first of all that ask from the rest, without a lock."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = [True]
+
+    @property
+    def happened(self) -> bool:
+        """Whether anybody has asked."""
+        return not self._left
+
+    def is_first(self) -> bool:
+        """Returns True to the first that asks, in whatever thread, and False ever after."""
+        try:
+            return self._left.pop()
+        except IndexError:
+            return False
 
 
 class Flag:
@@ -117,7 +150,10 @@ class Flag:
         return self._raised  # pragma: no cover - Windows
 
 
-def _count_detached(step: int) -> None:
-    global _count
-    with _count_lock:
-        _count += step
+def _forget_in_child() -> None:
+    """A fork leaves the other threads behind, and the child must not count them."""
+    _places.extend([True] * detached_count())
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(after_in_child=_forget_in_child)

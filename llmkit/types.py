@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from decimal import Decimal
 from typing import Any, Literal
 
@@ -77,7 +78,8 @@ class Completion:
 
     It can also be read as a mapping in the shape of the older completion interface:
     `reply["choices"][0]["text"]`, `reply["usage"]["prompt_tokens"]`, `reply["model"]`,
-    `reply["provider"]`, `reply["request_time"]` (s).
+    `reply["provider"]`, `reply["request_time"]` (s). So `in` looks among these names, not in the
+    text.
 
     Attributes:
         text: The answer; "" when the model only called tools.
@@ -142,13 +144,11 @@ class Completion:
         return tuple(_DOCUMENTED_KEYS)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything as plain JSON values (money as strings); `from_dict` restores it."""
-        record = asdict(self)
-        for name in ("cost", "saved_cost"):
-            if record[name] is not None:
-                record[name] = str(record[name])
-        for name in ("tool_calls", "attempts", "warnings"):
-            record[name] = list(record[name])
+        """Returns everything as plain JSON values (money as strings); `from_dict` restores it.
+
+        What JSON has no form for, in the `raw` of an own adapter's answer, becomes its text.
+        """
+        record: dict[str, Any] = _plain(self)
         return record
 
     @classmethod
@@ -164,19 +164,23 @@ class Completion:
         Raises:
             ValueError: The mapping is not one that `to_dict` gave.
         """
-        known = {each.name for each in fields(cls)}
-        facts = {name: value for name, value in record.items() if name in known}
         try:
-            facts["usage"] = Usage(**facts.get("usage", {}))
-            facts["tool_calls"] = tuple(ToolCall(**call) for call in facts.get("tool_calls", ()))
+            facts = _known(cls, record)
+            for name in ("text", "model", "provider"):
+                if not isinstance(facts[name], str):
+                    raise TypeError(f"{name} is not a text")
+            facts["usage"] = Usage(**_known(Usage, facts.get("usage", {})))
+            facts["tool_calls"] = tuple(
+                ToolCall(**_known(ToolCall, call)) for call in facts.get("tool_calls", ())
+            )
             facts["attempts"] = tuple(_read_attempt(one) for one in facts.get("attempts", ()))
             facts["warnings"] = tuple(facts.get("warnings", ()))
             for name in ("cost", "saved_cost"):
                 if facts.get(name) is not None:
                     facts[name] = Decimal(facts[name])
             return cls(**facts)
-        except (TypeError, ArithmeticError, AttributeError) as error:
-            raise ValueError(f"not a completion: {error}") from error
+        except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
+            raise ValueError(f"not a completion: {error!r}") from error
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any], *, model: str, provider: str) -> Completion:
@@ -196,35 +200,61 @@ class Completion:
         Raises:
             ProviderError: There is no text in the mapping.
         """
-        choices = mapping.get("choices") or [{}]
-        choice = choices[0]
-        text = mapping.get("text", choice.get("text"))
-        if text is None:
-            text = (choice.get("message") or {}).get("content")
+        try:
+            choice = (mapping.get("choices") or [{}])[0]
+            text = mapping.get("text", choice.get("text"))
+            if text is None:
+                text = (choice.get("message") or {}).get("content")
+            usage = mapping.get("usage") or {}
+            counted = Usage(
+                input_tokens=usage.get("input_tokens", usage.get("prompt_tokens")),
+                output_tokens=usage.get("output_tokens", usage.get("completion_tokens")),
+            )
+        except (AttributeError, LookupError, TypeError):  # something else than mappings and lists
+            text = None
         if not isinstance(text, str):
             raise ProviderError(
                 "the adapter's answer has no text: expected {'text': …} or {'choices': "
                 f"[{{'text': …}}]}}, got the keys {sorted(map(str, mapping))}",
                 provider=provider,
                 model=model,
+                retryable=False,
             )
-        usage = mapping.get("usage") or {}
         return cls(
             text=text,
-            model=mapping.get("model", model),
-            provider=mapping.get("provider", provider),
+            model=mapping.get("model") or model,
+            provider=mapping.get("provider") or provider,
             finish_reason=mapping.get("finish_reason", choice.get("finish_reason")) or "stop",
-            usage=Usage(
-                input_tokens=usage.get("input_tokens", usage.get("prompt_tokens")),
-                output_tokens=usage.get("output_tokens", usage.get("completion_tokens")),
-            ),
+            usage=counted,
             raw=dict(mapping),
         )
 
 
+def _known(kind: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    names = {each.name for each in fields(kind)}
+    return {name: value for name, value in record.items() if name in names}
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, ErrorCode):
+        return value.value
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    return str(value)
+
+
 def _read_attempt(record: Mapping[str, Any]) -> Attempt:
-    code = record["code"]
-    return Attempt(**{**record, "code": None if code is None else ErrorCode(code)})
+    facts = _known(Attempt, record)
+    code = facts["code"]
+    return Attempt(**{**facts, "code": None if code is None else ErrorCode(code)})
 
 
 def _documented_choices(reply: Completion) -> list[dict[str, Any]]:

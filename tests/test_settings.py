@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from llmkit import settings as module
 from llmkit.errors import ConfigurationError
-from llmkit.settings import Settings, get_settings, mask, reload_settings
+from llmkit.log import mask
+from llmkit.settings import Settings, get_settings, reload_settings
 
 KEY = "sk-proj-Zm9vYmFy0123456789abcd"
 FIELDS = tuple(Settings._fields())
@@ -165,7 +166,7 @@ def test_import_is_light() -> None:
     code = "import sys, llmkit.settings; print(*sys.modules)"
     environment = os.environ | {
         "REQUEST_TIMEOUT": "abc",
-        "PYTHONPATH": str(Path(module.__file__).parents[1]),
+        "PYTHONPATH": str(Path(module.__file__).parents[2]),
     }
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],

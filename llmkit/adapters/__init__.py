@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmkit.adapters.anthropic import AnthropicAdapter
 from llmkit.adapters.base import BaseLLMAdapter, Key
-from llmkit.adapters.gemini import GeminiAdapter
-from llmkit.adapters.local import LocalAdapter
-from llmkit.adapters.openai import OpenAIAdapter
 from llmkit.adapters.vendors import OPENAI_COMPATIBLE
 from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.models import default_model, get_model_info, split_model_name
 from llmkit.settings import Settings, get_settings
+
+if TYPE_CHECKING:
+    from llmkit.adapters.anthropic import AnthropicAdapter
+    from llmkit.adapters.gemini import GeminiAdapter
+    from llmkit.adapters.local import LocalAdapter
+    from llmkit.adapters.openai import OpenAIAdapter
 
 __all__ = [
     "PROVIDERS",
@@ -27,13 +30,20 @@ __all__ = [
     "get_llm_factory",
 ]
 
-_CLASSES: dict[str, Callable[..., BaseLLMAdapter]] = {
-    **dict.fromkeys(OPENAI_COMPATIBLE, OpenAIAdapter),
-    "anthropic": AnthropicAdapter,
-    "gemini": GeminiAdapter,
-    "local": LocalAdapter,
+# Each vendor's file is loaded on its first use: most programs need one.
+_HOMES = {
+    "OpenAIAdapter": "openai",
+    "AnthropicAdapter": "anthropic",
+    "GeminiAdapter": "gemini",
+    "LocalAdapter": "local",
 }
-PROVIDERS = tuple(_CLASSES)
+_CLASS_NAMES = {
+    **dict.fromkeys(OPENAI_COMPATIBLE, "OpenAIAdapter"),
+    "anthropic": "AnthropicAdapter",
+    "gemini": "GeminiAdapter",
+    "local": "LocalAdapter",
+}
+PROVIDERS = tuple(_CLASS_NAMES)
 
 # Whose key decides, in this order, when no model is named anywhere.
 _PREFERRED = ("openai", "anthropic", "gemini")
@@ -76,7 +86,8 @@ def get_adapter(
         ConfigurationError: There is no such provider.
     """
     found, name = _find_provider(model, provider)
-    return _CLASSES[found](
+    kind: Callable[..., BaseLLMAdapter] = __getattr__(_CLASS_NAMES[found])
+    return kind(
         name,
         provider=found,
         api_key=api_key,
@@ -123,10 +134,16 @@ def choose_model(settings: Settings | None = None) -> str:
     )
 
 
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
 def _find_provider(model: str, provider: str | None) -> tuple[str, str]:
     if not isinstance(model, str) or not model.strip():
         raise InvalidRequestError(f"model={model!r}: expected a name such as 'openai:gpt-6-luna'")
-    if provider is not None and provider not in _CLASSES:
+    if provider is not None and provider not in PROVIDERS:
         raise ConfigurationError(
             f"there is no provider {provider!r}; there are {', '.join(PROVIDERS)}"
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import email.utils
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -110,6 +109,8 @@ def retry_after(error: VendorError, now: float | None = None) -> float | None:
 
 
 def _moment(date: str) -> float | None:
+    import email.utils  # loads sockets and calendars: not with every `import llmkit.adapters`
+
     try:
         return email.utils.parsedate_to_datetime(date).timestamp()
     except (ValueError, OverflowError):

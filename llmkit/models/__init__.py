@@ -7,13 +7,10 @@ to them or overrides them for this process.
 from __future__ import annotations
 
 import datetime
-import difflib
-import functools
-import json
-from collections.abc import Collection, Iterable, Mapping
+import os.path
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
-from decimal import Decimal, InvalidOperation
-from pathlib import Path
+from decimal import Decimal
 from typing import Any
 
 from llmkit.errors import InvalidRequestError, ModelNotFoundError
@@ -81,10 +78,17 @@ class ModelInfo:
             return self.context_window
         if key in _FIELDS:
             return getattr(self, key)
-        raise KeyError(f"{key!r}; there are token_limit, {', '.join(sorted(_FIELDS))}")
+        raise KeyError(f"{key!r}; there are {', '.join(self.keys())}")
 
     def __contains__(self, key: object) -> bool:
         return key == "token_limit" or key in _FIELDS
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.keys())
+
+    def keys(self) -> tuple[str, ...]:
+        """Returns the names that `info[…]` knows."""
+        return (*_FIELDS, "token_limit")
 
     def get(self, key: str, default: Any = None) -> Any:
         """Reads a field by its name, or gives `default`."""
@@ -99,14 +103,15 @@ class ModelInfo:
         return self.shutdown is not None and self.shutdown <= (on or datetime.date.today())
 
 
-_FIELDS = frozenset(each.name for each in fields(ModelInfo))
+_FIELDS = tuple(each.name for each in fields(ModelInfo))
 
 
 def get_model_info(model: str) -> ModelInfo:
     """Looks a model up.
 
     Args:
-        model: Its name, an alias of it, or either with its provider ("openai:gpt-6-luna").
+        model: Its name, an alias of it, or either with its provider ("openai:gpt-6-luna",
+            "openai/gpt-6-luna").
 
     Returns:
         What is known of it.
@@ -115,12 +120,9 @@ def get_model_info(model: str) -> ModelInfo:
         ModelNotFoundError: The registry does not know it; the message names near matches.
     """
     registry = _registry()
-    info = registry.find(model)
+    info = registry.find_named(model)
     if info is None:
-        provider, separator, name = model.partition(":")
-        info = registry.find(name) if separator else None
-        if info is None or info.provider != provider:
-            raise ModelNotFoundError(_not_found(model, registry), model=model)
+        raise ModelNotFoundError(_not_found(model, registry), model=model)
     return info
 
 
@@ -142,12 +144,16 @@ def list_available_models(
         ENABLED_MODELS is set, only what it names, retired models included; otherwise all that are
         not retired.
     """
-    enabled = get_settings().enabled_models
+    registry = _registry()
+    chosen = get_settings().enabled_models
+    enabled = None if chosen is None else [registry.find_named(name) for name in chosen]
+    if isinstance(required_capabilities, str):
+        required_capabilities = (required_capabilities,)
     wanted = frozenset(required_capabilities or ())
     return [
         info.name
-        for info in _registry().all()
-        if (info.name in enabled if enabled is not None else not info.retired())
+        for info in registry.all()
+        if (not info.retired() if enabled is None else info in enabled)
         and wanted <= info.capabilities
         and (min_token_limit is None or (info.context_window or 0) >= min_token_limit)
         and provider in (None, info.provider)
@@ -160,7 +166,7 @@ def register_model(name: str, **facts: Any) -> ModelInfo:
     Args:
         name: The model's bare name.
         **facts: Fields of `ModelInfo`; prices as numbers or decimal strings, dates as ISO strings.
-            What is left out of a known model stays as it is.
+            What is left out of a known model stays as it is. `aliases` are further names.
 
     Returns:
         The model as it is now known.
@@ -170,10 +176,10 @@ def register_model(name: str, **facts: Any) -> ModelInfo:
     """
     registry = _registry()
     known = registry.find(name)
-    record = {**(registry.records.get(known.name, {}) if known else {}), **facts}
+    record = {**(registry.records[known.name] if known else {}), **facts}
     try:
         info = _read(known.name if known else name, record)
-    except (TypeError, ValueError, InvalidOperation, AttributeError) as error:
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as error:
         raise InvalidRequestError(f"register_model({name!r}): {error}") from error
     registry.put(info, record)
     return info
@@ -203,14 +209,12 @@ def split_model_name(model: str, providers: Collection[str]) -> tuple[str | None
 
 class _Registry:
     def __init__(self, document: Mapping[str, Any]) -> None:
-        self.records: dict[str, Mapping[str, Any]] = dict(document["models"])
+        self.records: dict[str, Mapping[str, Any]] = {}
         self.defaults: Mapping[str, str] = document["defaults"]
         self._infos: dict[str, ModelInfo] = {}
-        self._aliases = {
-            alias: name
-            for name, record in self.records.items()
-            for alias in record.get("aliases", ())
-        }
+        self._aliases: dict[str, str] = {}
+        for name, record in document["models"].items():
+            self._add(name, record)
 
     def find(self, name: str) -> ModelInfo | None:
         name = self._aliases.get(name, name)
@@ -219,61 +223,111 @@ class _Registry:
             info = self._infos[name] = _read(name, self.records[name])
         return info
 
+    def find_named(self, model: str) -> ModelInfo | None:
+        """Finds a model whose name may say its provider, too."""
+        info = self.find(model)
+        if info is not None:
+            return info
+        for separator in ":/":
+            provider, _, name = model.partition(separator)
+            info = self.find(name)
+            if info is not None and info.provider == provider:
+                return info
+        return None
+
     def put(self, info: ModelInfo, record: Mapping[str, Any]) -> None:
-        self.records[info.name] = record
         self._infos[info.name] = info
+        self._add(info.name, record)
 
     def all(self) -> list[ModelInfo]:
-        infos = (self.find(name) for name in tuple(self.records))
-        return [info for info in infos if info is not None]
+        """Returns all models, by provider; within one, as the file has them."""
+        infos = [info for name in tuple(self.records) if (info := self.find(name)) is not None]
+        providers = list(dict.fromkeys(info.provider for info in infos))
+        return sorted(infos, key=lambda info: providers.index(info.provider))
 
     def names(self) -> list[str]:
         return [*self.records, *self._aliases]
 
+    def _add(self, name: str, record: Mapping[str, Any]) -> None:
+        self.records[name] = record
+        for alias in record.get("aliases", ()):
+            self._aliases[alias] = name
 
-@functools.cache
+
+_shared: dict[str, _Registry] = {}
+
+
 def _registry() -> _Registry:
-    return _Registry(json.loads(Path(__file__).with_name("models.json").read_bytes()))
+    # setdefault is atomic: threads that come here together all get one registry.
+    return _shared.get("registry") or _shared.setdefault("registry", _Registry(_read_file()))
+
+
+def _read_file() -> dict[str, Any]:
+    import json
+
+    path = os.path.join(os.path.dirname(__file__), "models.json")
+    with open(path, "rb") as file:
+        document: dict[str, Any] = json.load(file)
+    return document
+
+
+# In a record, but not part of ModelInfo.
+_UNUSED = frozenset({"aliases", "max_input_tokens"})
+_TOKENS = frozenset({"context_window", "max_output_tokens"})
+_DATES = frozenset({"released", "shutdown"})
+_LISTS = {"capabilities": frozenset, "refuses": frozenset, "reasoning_efforts": tuple}
+_PRICES = ("input", "output", "cache_read", "cache_write")
 
 
 def _read(name: str, record: Mapping[str, Any]) -> ModelInfo:
-    known = {key: value for key, value in record.items() if key not in _UNUSED}
-    strange = known.keys() - _FIELDS
-    if strange:
+    """Reads a record; one that can't be read is a TypeError, ValueError or the like."""
+    given = {key: value for key, value in record.items() if value is not None}
+    for key in ("aliases", *_LISTS):
+        if isinstance(given.get(key), str):
+            raise ValueError(f"{key}={given[key]!r}: expected a list of words")
+    facts = {key: value for key, value in given.items() if key not in _UNUSED}
+    if strange := facts.keys() - set(_FIELDS):
         raise ValueError(f"unknown facts {sorted(strange)}")
-    if not isinstance(known.get("provider"), str):
+    if not isinstance(facts.get("provider"), str):
         raise ValueError("provider= is missing")
-    for key in ("released", "shutdown"):
-        if isinstance(known.get(key), str):
-            known[key] = datetime.date.fromisoformat(known[key])
-    if known.get("prices") is not None:
-        known["prices"] = _read_prices(known["prices"])
-    known["price_tiers"] = tuple(
-        {"above_input_tokens": tier["above_input_tokens"], **_read_prices(tier)}
-        for tier in known.get("price_tiers", ())
-    )
-    for key in ("capabilities", "refuses"):
-        if key in known:
-            known[key] = frozenset(known[key])
-    if known.get("reasoning_efforts") is not None:
-        known["reasoning_efforts"] = tuple(known["reasoning_efforts"])
-    return ModelInfo(**{"name": name, **known})
-
-
-# In the data file, but not yet part of ModelInfo.
-_UNUSED = frozenset({"aliases", "max_input_tokens"})
+    for key in _TOKENS & facts.keys():
+        if not isinstance(facts[key], int) or facts[key] < 1:
+            raise ValueError(f"{key}={facts[key]!r}: expected a number of tokens")
+    for key in _DATES & facts.keys():
+        if not isinstance(facts[key], datetime.date):
+            facts[key] = datetime.date.fromisoformat(facts[key])
+    for key in _LISTS.keys() & facts.keys():
+        facts[key] = _LISTS[key](facts[key])
+    if "prices" in facts:
+        facts["prices"] = _read_prices(facts["prices"])
+    facts["price_tiers"] = _read_tiers(facts.get("price_tiers", ()))
+    return ModelInfo(**{"name": name, **facts})
 
 
 def _read_prices(record: Mapping[str, Any]) -> dict[str, Decimal]:
-    return {
-        key: Decimal(str(record[key]))
-        for key in ("input", "output", "cache_read", "cache_write")
-        if key in record
-    }
+    if strange := record.keys() - set(_PRICES):
+        raise ValueError(f"unknown prices {sorted(strange)}")
+    prices = {key: Decimal(str(price)) for key, price in record.items()}
+    for key, price in prices.items():
+        if not price.is_finite() or price < 0:
+            raise ValueError(f"the price {key}={price}: expected USD per million tokens")
+    return prices
+
+
+def _read_tiers(tiers: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """Returns the tiers, the one for the longest prompts last."""
+    read = []
+    for tier in tiers:
+        prices = dict(tier)
+        above = prices.pop("above_input_tokens")
+        read.append({"above_input_tokens": above, **_read_prices(prices)})
+    return tuple(sorted(read, key=lambda tier: tier["above_input_tokens"]))
 
 
 def _not_found(model: str, registry: _Registry) -> str:
-    near = difflib.get_close_matches(model, registry.names(), n=3, cutoff=0.5)
+    import difflib
+
+    near = difflib.get_close_matches(model.lower(), registry.names(), n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}? " if near else ""
     return (
         f"no model {model!r} is known; {hint}A model that is newer than this list can be asked "

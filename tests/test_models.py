@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmkit import models
+from llmkit.adapters import PROVIDERS
+from llmkit.errors import InvalidRequestError, ModelNotFoundError
+from llmkit.models import (
+    ModelInfo,
+    default_model,
+    get_model_info,
+    list_available_models,
+    register_model,
+    split_model_name,
+)
+from llmkit.settings import reload_settings
+
+DOCUMENT: dict[str, Any] = json.loads(
+    Path(models.__file__).with_name("models.json").read_text(encoding="utf-8")
+)
+RECORDS: dict[str, Any] = DOCUMENT["models"]
+AS_OF = datetime.date.fromisoformat(DOCUMENT["as_of"])
+
+# USD per million tokens, input and output of short prompts, from the vendors' price lists as of
+# November 2026 (collected from genai-prices, litellm and model-prices, which agree on them).
+FLAGSHIPS = {
+    "gpt-6-astra": "10/50",
+    "gpt-6.1-sol": "2/10",
+    "gpt-6-sol": "2/10",
+    "gpt-6.1-terra": "1/5",
+    "gpt-6-luna": ".10/.50",
+    "gpt-5.6-sol": "4/20",
+    "gpt-5.6-terra": "2/12",
+    "gpt-5.6-luna": ".20/1.20",
+    "gpt-5.5": "5/30",
+    "gpt-5.4-mini": ".75/4.5",
+    "claude-fable-5-2": "8/40",
+    "claude-mythos-5-2": "8/40",
+    "claude-opus-5-5": "4/20",
+    "claude-sonnet-5-5": "2/10",
+    "claude-haiku-5-5": ".10/.50",
+    "claude-fable-5-1": "10/50",
+    "claude-mythos-5-1": "10/50",
+    "claude-opus-5": "5/25",
+    "claude-sonnet-5": "2/10",
+    "claude-fable-5": "10/50",
+    "claude-opus-4-8": "5/25",
+    "claude-sonnet-4-6": "3/15",
+    "gemini-4-argon": "2/10",
+    "gemini-3.8-flash": ".75/3.75",
+    "gemini-3.7-flash": ".75/3.75",
+    "gemini-3.6-flash": ".75/3.75",
+    "gemini-3.5-flash": "1.5/9",
+    "gemini-3.5-flash-lite": ".30/2.50",
+    "gemini-3.1-pro-preview": "2/12",
+    "gemini-3.1-flash-lite": ".25/1.50",
+    "gemini-3-flash-preview": ".5/3",
+    "gemini-2.5-pro": "1.25/10",
+    "gemini-2.5-flash": ".30/2.50",
+    "gemini-2.5-flash-lite": ".10/.40",
+    "gemini-embedding-2": ".20/0",
+}
+
+
+@pytest.fixture(autouse=True)
+def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "_shared", {})
+
+
+# --- the data -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_record_reads(name: str) -> None:
+    """No record is found to be broken only when somebody asks for that model."""
+    info = get_model_info(name)
+    record = RECORDS[name]
+    assert (info.name, info.provider, info.known) == (name, record["provider"], True)
+    assert info.provider in PROVIDERS
+    assert info.source
+    assert info.speed in (None, "fast", "medium", "slow")
+    assert info.quality in (None, "tiny", "basic", "good", "best")
+    assert info.api in ("chat", "responses")
+    assert info.refuses <= {"temperature", "top_p", "stop", "seed", "reasoning_effort"}
+    assert info.context_window is None or info.context_window > 0
+    assert info["token_limit"] == info.context_window
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_every_alias_leads_to_its_model(name: str) -> None:
+    """A dated name is the same model as the plain one, with and without its provider."""
+    for alias in RECORDS[name].get("aliases", ()):
+        assert alias not in RECORDS
+        assert get_model_info(alias) is get_model_info(name)
+        assert get_model_info(f"{RECORDS[name]['provider']}:{alias}") is get_model_info(name)
+    aliases = [alias for record in RECORDS.values() for alias in record.get("aliases", ())]
+    assert len(aliases) == len(set(aliases))
+
+
+@pytest.mark.parametrize("name", [name for name in RECORDS if "successor" in RECORDS[name]])
+def test_every_successor_lives_longer(name: str) -> None:
+    """Nobody is sent from one retired model to another, or to a model that doesn't exist."""
+    info = get_model_info(name)
+    assert info.successor is not None
+    successor = get_model_info(info.successor)
+    assert successor.provider == info.provider
+    assert not successor.retired(AS_OF)
+    assert successor.shutdown is None or info.shutdown is None or successor.shutdown > info.shutdown
+
+
+def test_whoever_is_shut_down_has_a_successor() -> None:
+    """A 404 for a retired model can always name what to use instead."""
+    infos = [get_model_info(name) for name in RECORDS]
+    assert [info.name for info in infos if info.shutdown and not info.successor] == []
+
+
+@pytest.mark.parametrize(("name", "prices"), FLAGSHIPS.items())
+def test_flagship_prices_are_the_published_ones(name: str, prices: str) -> None:
+    """A slip in the price table would make every budget wrong."""
+    info = get_model_info(name)
+    assert info.prices is not None
+    assert (info.prices["input"], info.prices["output"]) == tuple(map(Decimal, prices.split("/")))
+
+
+def test_what_is_published_beyond_prices_is_in_the_registry() -> None:
+    """Windows, long-prompt prices and shut-down days are those that the vendors state."""
+    luna, haiku = get_model_info("gpt-6-luna"), get_model_info("claude-haiku-5-5")
+    assert (luna.context_window, luna.max_output_tokens) == (1_050_000, 128_000)
+    assert luna.prices is not None
+    (tier,) = luna.price_tiers
+    assert tier["above_input_tokens"] == 272_000
+    assert tier["input"] == 2 * luna.prices["input"]
+    assert (haiku.context_window, haiku.max_output_tokens) == (1_000_000, 128_000)
+    assert haiku.price_tiers[0]["above_input_tokens"] == 100_000
+    shutdowns = {
+        "2026-10-23": ("o4-mini", "o3-mini", "o1", "gpt-4", "gpt-3.5-turbo"),
+        "2026-12-11": ("gpt-5", "gpt-5-mini", "o3"),
+        "2027-01-14": ("gpt-4o", "gpt-4o-mini", "gpt-4.1"),
+        "2026-11-30": ("claude-sonnet-4-5",),
+    }
+    for day, names in shutdowns.items():
+        for name in names:
+            assert str(get_model_info(name).shutdown) == day
+
+
+def test_prices_make_sense() -> None:
+    """Cached input is cheaper than fresh, and a long prompt never cheaper than a short one."""
+    for name in RECORDS:
+        info = get_model_info(name)
+        prices = info.prices
+        if prices is None:
+            continue
+        assert prices.get("cache_read", prices["input"]) <= prices["input"]
+        assert prices.get("cache_write", prices["input"]) >= prices["input"]
+        for tier in info.price_tiers:
+            assert all(tier[kind] >= prices[kind] for kind in tier.keys() & prices.keys())
+
+
+def test_defaults_are_models_that_live_on() -> None:
+    """What a call without a model gets is known, priced, able to chat, and not about to end."""
+    for provider, name in DOCUMENT["defaults"].items():
+        info = get_model_info(name)
+        assert default_model(provider) == name
+        assert info.provider == provider
+        assert {"chat", "streaming"} <= info.capabilities
+        assert info.shutdown is None
+        assert info.prices is not None
+    assert default_model("groq") is None
+
+
+def test_the_registry_loads_in_milliseconds() -> None:
+    """The file is read at the first question, and that question doesn't wait for it noticeably."""
+    began = time.perf_counter()
+    get_model_info("gpt-6-luna")
+    first = time.perf_counter() - began
+    list_available_models()
+    assert first < 0.05
+    assert time.perf_counter() - began < 0.1
+
+
+# --- asking ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt-6-luna", "openai:gpt-6-luna", "openai/gpt-6-luna"])
+def test_a_model_is_found_by_each_way_to_write_it(name: str) -> None:
+    """All spellings that a call takes are also answered by the registry."""
+    assert get_model_info(name).name == "gpt-6-luna"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("gpt-6-lunar", "gpt-6-luna"),
+        ("GPT-6-LUNA", "gpt-6-luna"),
+        ("claude-haiku-5.5", "claude-haiku-5-5"),
+        ("gemini-3.8-flsh", "gemini-3.8-flash"),
+    ],
+)
+def test_an_unknown_model_names_near_matches(name: str, near: str) -> None:
+    """A typo is answered with the right name."""
+    with pytest.raises(ModelNotFoundError, match=f"did you mean .*{near}") as caught:
+        get_model_info(name)
+    assert caught.value.model == name
+    assert "openai:" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    "name", ["", ":", "openai:", ":gpt-6-luna", "anthropic:gpt-6-luna", "xyz", "openai:x:y", "/"]
+)
+def test_what_is_no_model_is_not_found(name: str) -> None:
+    """Empty parts and contradicting providers find nothing, and crash nothing."""
+    with pytest.raises(ModelNotFoundError):
+        get_model_info(name)
+
+
+def test_a_model_reads_like_a_mapping() -> None:
+    """Item access, `get`, `in`, `keys` and `dict()` agree with the fields."""
+    info = get_model_info("gpt-6-luna")
+    assert info["provider"] == info.get("provider") == "openai"
+    assert info["token_limit"] == 1_050_000
+    assert "token_limit" in info
+    assert "colour" not in info
+    assert info.get("colour", "?") == "?"
+    assert dict(info)["prices"] == info.prices
+    with pytest.raises(KeyError, match="there are name, provider"):
+        info["colour"]
+
+
+def test_retired_is_a_question_of_the_day() -> None:
+    """A model is retired from its day of shut-down on, and never without such a day."""
+    info = get_model_info("gpt-5")
+    day = datetime.date(2026, 12, 11)
+    assert not info.retired(day - datetime.timedelta(days=1))
+    assert info.retired(day)
+    assert not get_model_info("gpt-6-luna").retired(datetime.date(2099, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("model", "parts"),
+    [
+        ("gpt-6-luna", (None, "gpt-6-luna")),
+        ("openai:gpt-6-luna", ("openai", "gpt-6-luna")),
+        ("openai/gpt-6-luna", ("openai", "gpt-6-luna")),
+        ("openrouter:openai/gpt-6-luna", ("openrouter", "openai/gpt-6-luna")),
+        ("local:", ("local", "")),
+        ("acme/llama:8b", (None, "acme/llama:8b")),
+        ("ollama:llama:8b", ("ollama", "llama:8b")),
+    ],
+)
+def test_names_are_split_at_a_known_provider_only(
+    model: str, parts: tuple[str | None, str]
+) -> None:
+    """A colon or slash inside a vendor's own model name is left alone."""
+    assert split_model_name(model, PROVIDERS) == parts
+
+
+# --- listing --------------------------------------------------------------------------------------
+
+
+def test_the_list_is_the_same_every_time() -> None:
+    """Names come by provider, and in the file's order within one; retired ones are left out."""
+    names = list_available_models()
+    assert names == list_available_models()
+    providers = [get_model_info(name).provider for name in names]
+    assert list(dict.fromkeys(providers)) == ["openai", "anthropic", "gemini", "local"]
+    assert providers == sorted(providers, key=["openai", "anthropic", "gemini", "local"].index)
+    assert names == [name for name in RECORDS if name in names]
+    assert not any(get_model_info(name).retired() for name in names)
+    register_model("gpt-own", provider="openai")
+    assert list_available_models(provider="openai")[-1] == "gpt-own"
+    assert list_available_models().index("gpt-own") == providers.count("openai")
+
+
+def test_the_list_is_narrowed_by_what_is_asked() -> None:
+    """Capabilities, window and provider all have to fit; one capability needs no list."""
+    vision = list_available_models(required_capabilities=["vision", "tools"])
+    assert vision == [
+        name
+        for name in list_available_models()
+        if {"vision", "tools"} <= get_model_info(name).capabilities
+    ]
+    assert list_available_models("vision") == list_available_models(["vision"])
+    assert list_available_models(["telepathy"]) == []
+    assert list_available_models(provider="gemini")[0] == "gemini-4-argon"
+    assert list_available_models(provider="acme") == []
+    large = list_available_models(min_token_limit=1_050_000)
+    assert all((get_model_info(name).context_window or 0) >= 1_050_000 for name in large)
+    assert "gpt-6-luna" in large
+    register_model("own", provider="local")
+    assert "own" in list_available_models()
+    assert "own" not in list_available_models(min_token_limit=1)
+
+
+def test_enabled_models_decide_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ENABLED_MODELS takes every spelling of a name, retired models included, and nothing else."""
+    monkeypatch.setenv(
+        "ENABLED_MODELS", "claude-haiku-5-5, openai:gpt-6-luna, gpt-4-0613, groq:llama-x"
+    )
+    reload_settings()
+    assert list_available_models() == ["gpt-6-luna", "gpt-4", "claude-haiku-5-5"]
+    assert list_available_models(provider="anthropic") == ["claude-haiku-5-5"]
+
+
+# --- registering ----------------------------------------------------------------------------------
+
+
+def test_a_model_can_be_added_and_overridden() -> None:
+    """Own models and negotiated prices are known to everything that asks the registry."""
+    added = register_model(
+        "own-1",
+        provider="ollama",
+        context_window=8192,
+        prices={"input": 0.1, "output": "0.2"},
+        capabilities=["chat"],
+        released="2026-01-02",
+        aliases=["own-latest"],
+    )
+    assert get_model_info("own-1") is get_model_info("ollama:own-latest") is added
+    assert added.prices == {"input": Decimal("0.1"), "output": Decimal("0.2")}
+    assert added.released == datetime.date(2026, 1, 2)
+    changed = register_model("own-latest", max_output_tokens=100)
+    assert (changed.name, changed.context_window, changed.max_output_tokens) == ("own-1", 8192, 100)
+    luna = register_model("gpt-6-luna", prices={"input": "0.09", "output": "0.45"})
+    assert get_model_info("gpt-6-luna") is luna
+    assert luna.context_window == 1_050_000
+    assert register_model("gpt-6-luna", prices=None).prices is None
+
+
+def test_price_tiers_are_put_in_order() -> None:
+    """The tier of the longest prompts wins, in whatever order tiers were written."""
+    info = register_model(
+        "own",
+        provider="local",
+        price_tiers=[
+            {"above_input_tokens": 20, "input": 3},
+            {"above_input_tokens": 10, "input": 2},
+        ],
+    )
+    assert [tier["input"] for tier in info.price_tiers] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {},
+        {"provider": None},
+        {"provider": "p", "colour": "red"},
+        {"provider": "p", "aliases": "own-3"},
+        {"provider": "p", "context_window": "big"},
+        {"provider": "p", "context_window": 0},
+        {"provider": "p", "max_output_tokens": 1.5},
+        {"provider": "p", "released": "yesterday"},
+        {"provider": "p", "shutdown": 2026},
+        {"provider": "p", "prices": {"input": "cheap"}},
+        {"provider": "p", "prices": {"input": -1}},
+        {"provider": "p", "prices": {"input": float("nan")}},
+        {"provider": "p", "prices": {"input": "Infinity"}},
+        {"provider": "p", "prices": {"imput": 1}},
+        {"provider": "p", "prices": 5},
+        {"provider": "p", "price_tiers": [{"input": 1}]},
+        {"provider": "p", "price_tiers": [5]},
+        {"provider": "p", "price_tiers": 5},
+        {"provider": "p", "capabilities": "vision"},
+        {"provider": "p", "capabilities": 5},
+        {"provider": "p", "refuses": "top_p"},
+        {"provider": "p", "reasoning_efforts": "low"},
+    ],
+)
+def test_a_fact_that_cant_be_read_is_refused_and_nothing_is_kept(facts: dict[str, Any]) -> None:
+    """A slip in an own model shows at once, and leaves the registry as it was."""
+    with pytest.raises(InvalidRequestError, match="own-2"):
+        register_model("own-2", **facts)
+    with pytest.raises(ModelNotFoundError):
+        get_model_info("own-2")
+    with pytest.raises(InvalidRequestError):
+        register_model("gpt-6-luna", **{**facts, "prices": {"imput": 1}})
+    assert get_model_info("gpt-6-luna").prices is not None
+
+
+def test_threads_share_one_registry() -> None:
+    """A model registered by one thread at the start isn't lost to the others."""
+
+    def register(number: int) -> None:
+        register_model(f"own-{number}", provider="local")
+
+    with ThreadPoolExecutor(32) as pool:
+        list(pool.map(register, range(200)))
+    assert all(get_model_info(f"own-{number}").provider == "local" for number in range(200))
+
+
+def test_what_is_unknown_is_none_by_default() -> None:
+    """A model that only its provider is known of claims no price, window or date."""
+    info = ModelInfo("m", "p")
+    unknown = ("context_window", "max_output_tokens", "prices", "released", "shutdown", "successor")
+    assert [info[name] for name in unknown] == [None] * 6
