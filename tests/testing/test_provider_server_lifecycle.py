@@ -71,6 +71,7 @@ def _has_ipv6() -> bool:
 
 def test_close_is_immediate_in_every_wait_and_leaves_no_thread() -> None:
     """Closing never waits for a scripted delay, and nothing goes on running."""
+    others = own_threads()  # of a test session's own servers
     server = ProviderServer().start()
     waits = [Answer(delay=60), Answer(stall_after=0), Answer(drip=60), Answer(chunk_delay=60)]
     server.script(*waits)
@@ -81,11 +82,11 @@ def test_close_is_immediate_in_every_wait_and_leaves_no_thread() -> None:
     clients.append(connect(server))
     clients[-1].connect()
     requests = server.wait_for_requests(len(waits))
-    assert len(own_threads()) >= len(waits)
+    assert len(own_threads()) >= len(others) + len(waits)
     started = time.monotonic()
     server.close()
     assert time.monotonic() - started < 1
-    assert own_threads() == []
+    assert set(own_threads()) <= set(others)
     assert server.open_connections == 0
     for request in requests:
         assert request.finished.is_set()
