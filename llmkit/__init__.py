@@ -21,6 +21,7 @@ _HOMES = {
     "Attempt": "errors",
     "AuthenticationError": "errors",
     "BaseLLMAdapter": "adapters",
+    "Budget": "budget",
     "BudgetExceededError": "errors",
     "CallRecord": "types",
     "CancelledError": "errors",
@@ -73,104 +74,49 @@ _HOMES = {
 if TYPE_CHECKING:
     from llmkit.adapters import (
         AnthropicAdapter as AnthropicAdapter,
-    )
-    from llmkit.adapters import (
         BaseLLMAdapter as BaseLLMAdapter,
-    )
-    from llmkit.adapters import (
         GeminiAdapter as GeminiAdapter,
-    )
-    from llmkit.adapters import (
         LocalAdapter as LocalAdapter,
-    )
-    from llmkit.adapters import (
         OpenAIAdapter as OpenAIAdapter,
-    )
-    from llmkit.adapters import (
         get_adapter as get_adapter,
-    )
-    from llmkit.adapters import (
         get_llm_factory as get_llm_factory,
+    )
+    from llmkit.budget import (
+        Budget as Budget,
     )
     from llmkit.client import (
         Client as Client,
     )
     from llmkit.connection_pool import (
         cleanup_connection_pools as cleanup_connection_pools,
-    )
-    from llmkit.connection_pool import (
         get_connection_pool as get_connection_pool,
-    )
-    from llmkit.connection_pool import (
         health_check as health_check,
     )
     from llmkit.errors import (
         AllModelsFailedError as AllModelsFailedError,
-    )
-    from llmkit.errors import (
         APIConnectionError as APIConnectionError,
-    )
-    from llmkit.errors import (
         Attempt as Attempt,
-    )
-    from llmkit.errors import (
         AuthenticationError as AuthenticationError,
-    )
-    from llmkit.errors import (
         BudgetExceededError as BudgetExceededError,
-    )
-    from llmkit.errors import (
         CancelledError as CancelledError,
-    )
-    from llmkit.errors import (
         CircuitOpenError as CircuitOpenError,
-    )
-    from llmkit.errors import (
         ConfigurationError as ConfigurationError,
-    )
-    from llmkit.errors import (
         ContentFilterError as ContentFilterError,
-    )
-    from llmkit.errors import (
         ContextLengthError as ContextLengthError,
-    )
-    from llmkit.errors import (
         ErrorCode as ErrorCode,
-    )
-    from llmkit.errors import (
         InvalidRequestError as InvalidRequestError,
-    )
-    from llmkit.errors import (
         LLMError as LLMError,
-    )
-    from llmkit.errors import (
         LLMTimeoutError as LLMTimeoutError,
-    )
-    from llmkit.errors import (
         ModelNotFoundError as ModelNotFoundError,
-    )
-    from llmkit.errors import (
         PermissionDeniedError as PermissionDeniedError,
-    )
-    from llmkit.errors import (
         ProviderError as ProviderError,
-    )
-    from llmkit.errors import (
         QuotaExceededError as QuotaExceededError,
-    )
-    from llmkit.errors import (
         RateLimitError as RateLimitError,
-    )
-    from llmkit.errors import (
         ResponseFormatError as ResponseFormatError,
-    )
-    from llmkit.errors import (
         StreamInterruptedError as StreamInterruptedError,
     )
     from llmkit.lifecycle import (
         initialize_llm_module as initialize_llm_module,
-    )
-    from llmkit.lifecycle import (
         shutdown as shutdown,
     )
     from llmkit.log import (
@@ -178,11 +124,7 @@ if TYPE_CHECKING:
     )
     from llmkit.models import (
         get_model_info as get_model_info,
-    )
-    from llmkit.models import (
         list_available_models as list_available_models,
-    )
-    from llmkit.models import (
         register_model as register_model,
     )
     from llmkit.performance import (
@@ -190,8 +132,6 @@ if TYPE_CHECKING:
     )
     from llmkit.request import (
         Image as Image,
-    )
-    from llmkit.request import (
         Message as Message,
     )
     from llmkit.retry import (
@@ -199,14 +139,10 @@ if TYPE_CHECKING:
     )
     from llmkit.scope import (
         Scope as Scope,
-    )
-    from llmkit.scope import (
         deadline as deadline,
     )
     from llmkit.settings import (
         Settings as Settings,
-    )
-    from llmkit.settings import (
         get_settings as get_settings,
     )
     from llmkit.streams import (
@@ -217,17 +153,9 @@ if TYPE_CHECKING:
     )
     from llmkit.types import (
         CallRecord as CallRecord,
-    )
-    from llmkit.types import (
         Chunk as Chunk,
-    )
-    from llmkit.types import (
         Completion as Completion,
-    )
-    from llmkit.types import (
         ToolCall as ToolCall,
-    )
-    from llmkit.types import (
         Usage as Usage,
     )
 

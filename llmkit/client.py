@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from types import TracebackType
 from typing import Any
 
 from llmkit.adapters import BaseLLMAdapter, choose_model, get_adapter
+from llmkit.budget import Budget
 from llmkit.connection_pool import health_check as pool_health
 from llmkit.errors import InvalidRequestError
 from llmkit.performance import Observer, get_performance_tracker
@@ -33,6 +35,8 @@ class Client:
         timeout: Seconds of wall clock for a whole call; None takes REQUEST_TIMEOUT.
         max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
         observers: Functions that are given the `CallRecord` of each call that ends.
+        budget: What pays for every call of this Client: a `Budget`, or an amount in USD; None sets
+            no limit.
         settings: None takes the process's settings.
 
     Raises:
@@ -46,12 +50,14 @@ class Client:
         timeout: float | None = None,
         max_retries: int | None = None,
         observers: Sequence[Observer] = (),
+        budget: Budget | Decimal | float | str | None = None,
         settings: Settings | None = None,
     ) -> None:
         self.model = model
         self.timeout = check_seconds("timeout", timeout)
         self.max_retries = max_retries
         self.observers = tuple(observers)
+        self._budgets = () if budget is None else (_as_budget(budget),)
         self._settings = settings
         self._adapters: dict[str, BaseLLMAdapter] = {}
         self._closed = False
@@ -235,6 +241,34 @@ class Client:
         )
         return adapter.run_stream(request, options)
 
+    def budget(
+        self,
+        usd: Decimal | float | str | None = None,
+        tokens: int | None = None,
+        **options: Any,
+    ) -> Budget:
+        """Makes a budget for a block of calls.
+
+            with client.budget(usd="0.50") as budget:
+                ...
+            print(budget.spent_usd)
+
+        Before each call the worst that it can cost is reserved, and settled afterwards; a call that
+        does not fit any more raises `BudgetExceededError`, and nothing was spent on it.
+
+        Args:
+            usd: What the block may cost; None sets no limit in money.
+            tokens: How many tokens it may use, sent and received; None sets no limit in tokens.
+            **options: The other arguments of `Budget`, such as `on_unknown_price`.
+
+        Returns:
+            The budget, to be used as a context manager.
+
+        Raises:
+            InvalidRequestError: A limit can't be meant, or there is none.
+        """
+        return Budget(usd, tokens, **options)
+
     def stats(self, model: str | None = None) -> dict[str, Any]:
         """Returns the process's figures, by model; see `LLMPerformanceTracker.get_stats`.
 
@@ -274,4 +308,9 @@ class Client:
                 settings=self._settings or get_settings(),
             )
             adapter.observers = self.observers
+            adapter.budgets = self._budgets
         return adapter
+
+
+def _as_budget(budget: Budget | Decimal | float | str) -> Budget:
+    return budget if isinstance(budget, Budget) else Budget(usd=budget)

@@ -3,7 +3,8 @@
     complete(…)    Scope: the deadline and the cancel switch
       recorded     one CallRecord for the observers
         retried    every HTTP request is an Attempt
-          adapter._generate_text
+          budgeted   reserves what the try may cost, and settles
+            adapter._generate_text
 
 A stream takes the same way up to its first chunk; afterwards it can only break.
 """
@@ -15,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
+from llmkit.budget import Budget, Held, active_budgets, hold
 from llmkit.cost import cost_of
 from llmkit.errors import Attempt, ErrorCode, InvalidRequestError, LLMError, ProviderError
 from llmkit.models import ModelInfo
@@ -66,6 +68,7 @@ class CallOptions:
         idle_timeout: Seconds between two chunks of a stream; None: no limit but `timeout`.
         retry: When to try again.
         observers: Who is told about the call, besides the process's tracker.
+        budgets: What pays for the call, besides the budgets of the blocks around it.
     """
 
     timeout: float | None = None
@@ -74,6 +77,7 @@ class CallOptions:
     idle_timeout: float | None = None
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     observers: Sequence[Observer] = ()
+    budgets: Sequence[Budget] = ()
 
 
 def complete(adapter: Adapter, request: Request, options: CallOptions) -> Completion:
@@ -116,6 +120,8 @@ def open_stream(adapter: Adapter, request: Request, options: CallOptions) -> Str
 
     def begin() -> tuple[ChunkSource, Chunk | None, Completion | None]:
         source = call.adapter._stream_text(call.request)
+        if call.held is not None:
+            source = call.held.counting(source)
         try:
             return source, next(source), None
         except StopIteration as end:
@@ -178,6 +184,9 @@ class _Call:
         self.attempts: list[Attempt] = []
         self.info = adapter.info  # looked up once: for an unknown model it costs milliseconds
         self.request, self.warnings = _fit_to_model(request, self.info, adapter.never_takes)
+        self._budgets = active_budgets(options.budgets)
+        self._asked = self.request
+        self.held: Held | None = None
 
     def generate(self) -> Completion:
         """Makes the vendor-specific step, which tests may have replaced."""
@@ -187,7 +196,7 @@ class _Call:
         """Runs a step with retries, and tells the observers if all of them fail."""
         try:
             return call_with_retries(
-                lambda wait: self._attempt(step, wait, attempt_timeout), self.options.retry
+                lambda wait: self._budgeted(step, wait, attempt_timeout), self.options.retry
             )
         except LLMError as error:
             self.finish(self.describe(error))
@@ -209,6 +218,8 @@ class _Call:
 
     def finish(self, outcome: Completion | LLMError) -> None:
         """Completes the answer's figures and tells the observers."""
+        if self.held is not None:
+            self.held.end(outcome)
         latency = time.perf_counter() - self.began
         usage, cost, code = Usage(), None, None
         if isinstance(outcome, LLMError):
@@ -234,6 +245,16 @@ class _Call:
             metadata=self.request.metadata,
         )
         notify((get_performance_tracker(), *self.options.observers), record)
+
+    def _budgeted(self, step: Callable[[], T], wait: float, timeout: float | None) -> T:
+        """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
+        if not self._budgets:
+            return self._attempt(step, wait, timeout)
+        # A try before this one may have been sent with a smaller `max_tokens`.
+        self.held = hold(self._asked, self.info, self._budgets, streamed=self.streamed)
+        self.request = self.held.request
+        with self.held:
+            return self._attempt(step, wait, timeout)
 
     def _attempt(self, step: Callable[[], T], wait: float, timeout: float | None) -> T:
         """Makes one try and notes it."""

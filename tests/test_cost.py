@@ -4,8 +4,7 @@ from decimal import Context, Decimal, Inexact, localcontext
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmkit.cost import cost_of
 from llmkit.models import ModelInfo, get_model_info

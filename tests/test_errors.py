@@ -8,8 +8,7 @@ from multiprocessing import get_context
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmkit import errors
 from llmkit.errors import (

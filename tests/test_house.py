@@ -25,7 +25,7 @@ MODULES = tuple(
 # fmt: off
 EXPORTS = [
     "APIConnectionError", "AllModelsFailedError", "AnthropicAdapter", "Attempt",
-    "AuthenticationError", "BaseLLMAdapter", "BudgetExceededError", "CallRecord",
+    "AuthenticationError", "BaseLLMAdapter", "Budget", "BudgetExceededError", "CallRecord",
     "CancelledError", "Chunk", "CircuitOpenError", "Client", "Completion", "ConfigurationError",
     "ContentFilterError", "ContextLengthError", "ErrorCode", "GeminiAdapter", "Image",
     "InvalidRequestError", "LLMError", "LLMTimeoutError", "LocalAdapter", "Message",

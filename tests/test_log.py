@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmkit.log import get_logger, redact
 

@@ -9,8 +9,7 @@ from decimal import Context, Decimal, Inexact, localcontext
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from llmkit.errors import ErrorCode, LLMTimeoutError, RateLimitError
 from llmkit.performance import (

@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from llmkit.budget import Budget
 from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
 from llmkit.models import ModelInfo, get_model_info
 from llmkit.performance import Observer
@@ -82,6 +83,7 @@ class BaseLLMAdapter(ABC):
         self.top_p = top_p
         self.initialized = False
         self.observers: Sequence[Observer] = ()
+        self.budgets: Sequence[Budget] = ()
         self._api_key = api_key
 
     def __repr__(self) -> str:
@@ -222,6 +224,7 @@ class BaseLLMAdapter(ABC):
             idle_timeout=check_seconds("idle_timeout", idle_timeout) or usual,
             retry=RetryPolicy(max_retries=_check_retries(retries)),
             observers=self.observers,
+            budgets=self.budgets,
         )
 
     def tokenize(self, text: str) -> int:

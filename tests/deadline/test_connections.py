@@ -339,11 +339,13 @@ def test_a_fork_while_another_thread_calls(any_server: ProviderServer) -> None:
 
     looking_up = run_detached(over.wait, "resolver")
     parents = [Background(call_on) for _ in range(3)]
-    for _ in range(3):
-        text, running = in_a_child(lambda: (asked.generate("child").text, detached_count()))
-        assert text == "child"
-        assert running == 0
-    over.set()
+    try:
+        for _ in range(3):
+            text, running = in_a_child(lambda: (asked.generate("child").text, detached_count()))
+            assert text == "child"
+            assert running == 0
+    finally:
+        over.set()
     looking_up.result()
     assert all(parent.outcome().result > 0 for parent in parents)
 

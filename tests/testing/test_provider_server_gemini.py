@@ -8,8 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from google import genai
-from google.genai import errors as genai_errors
-from google.genai import types as genai_types
+from google.genai import errors as genai_errors, types as genai_types
 
 from llmkit.testing import Answer, ProviderServer
 from tests.testing.http_clients import ask, connect
