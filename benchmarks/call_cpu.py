@@ -8,6 +8,7 @@ ratio is what counts, for absolute figures move with the machine.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def main() -> None:
                 for turn in range(messages)
             ]
             for name, model, typed in _typed_calls(url, chat):
-                pair = _alternate(typed, lambda m=model, c=chat: client.complete(c, model=m))
+                pair = _alternate(typed, functools.partial(client.complete, chat, model=model))
                 _report(f"{name}, {messages} message{'s' * (messages > 1)}", pair)
 
 
