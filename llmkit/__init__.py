@@ -40,22 +40,27 @@ _HOMES = {
     "LLMTimeoutError": "errors",
     "LocalAdapter": "adapters",
     "Message": "request",
+    "ModelInfo": "models",
     "ModelNotFoundError": "errors",
     "OpenAIAdapter": "adapters",
     "PermissionDeniedError": "errors",
     "ProviderError": "errors",
     "QuotaExceededError": "errors",
     "RateLimitError": "errors",
+    "Request": "request",
     "ResponseFormatError": "errors",
     "Scope": "scope",
     "Settings": "settings",
     "Stream": "streams",
+    "TokenCount": "tokenizer",
     "StreamInterruptedError": "errors",
     "ToolCall": "types",
     "Usage": "types",
     "cleanup_connection_pools": "connection_pool",
     "count_tokens": "tokenizer",
     "deadline": "scope",
+    "find_alternative_model": "models",
+    "estimate_cost": "estimates",
     "get_adapter": "adapters",
     "get_connection_pool": "connection_pool",
     "get_llm_factory": "adapters",
@@ -63,10 +68,12 @@ _HOMES = {
     "get_model_info": "models",
     "get_performance_tracker": "performance",
     "get_settings": "settings",
+    "get_token_limit": "tokenizer",
     "health_check": "connection_pool",
     "initialize_llm_module": "lifecycle",
     "list_available_models": "models",
     "register_model": "models",
+    "reload_settings": "settings",
     "retry_with_exponential_backoff": "retry",
     "shutdown": "lifecycle",
 }
@@ -115,6 +122,9 @@ if TYPE_CHECKING:
         ResponseFormatError as ResponseFormatError,
         StreamInterruptedError as StreamInterruptedError,
     )
+    from llmkit.estimates import (
+        estimate_cost as estimate_cost,
+    )
     from llmkit.lifecycle import (
         initialize_llm_module as initialize_llm_module,
         shutdown as shutdown,
@@ -123,6 +133,8 @@ if TYPE_CHECKING:
         get_logger as get_logger,
     )
     from llmkit.models import (
+        ModelInfo as ModelInfo,
+        find_alternative_model as find_alternative_model,
         get_model_info as get_model_info,
         list_available_models as list_available_models,
         register_model as register_model,
@@ -133,6 +145,7 @@ if TYPE_CHECKING:
     from llmkit.request import (
         Image as Image,
         Message as Message,
+        Request as Request,
     )
     from llmkit.retry import (
         retry_with_exponential_backoff as retry_with_exponential_backoff,
@@ -144,12 +157,15 @@ if TYPE_CHECKING:
     from llmkit.settings import (
         Settings as Settings,
         get_settings as get_settings,
+        reload_settings as reload_settings,
     )
     from llmkit.streams import (
         Stream as Stream,
     )
     from llmkit.tokenizer import (
+        TokenCount as TokenCount,
         count_tokens as count_tokens,
+        get_token_limit as get_token_limit,
     )
     from llmkit.types import (
         CallRecord as CallRecord,

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmkit.adapters import BaseLLMAdapter, choose_model, get_adapter
-from llmkit.budget import Budget
 from llmkit.connection_pool import health_check as pool_health
 from llmkit.errors import InvalidRequestError
 from llmkit.performance import Observer, get_performance_tracker
 from llmkit.request import OnUnsupported, Prompt, Request, check_seconds
+from llmkit.request.checks import check_whole
 from llmkit.settings import Settings, get_settings
-from llmkit.streams import Stream
 from llmkit.types import Completion
+
+# What only a call needs is loaded by the first one: a Client is made in every process of a program,
+# and many of them never call.
+if TYPE_CHECKING:
+    from llmkit.adapters import BaseLLMAdapter
+    from llmkit.budget import Budget
+    from llmkit.streams import Stream
+    from llmkit.tokenizer import TokenCount
 
 __all__ = ["Client"]
 
@@ -37,7 +43,8 @@ class Client:
         observers: Functions that are given the `CallRecord` of each call that ends.
         budget: What pays for every call of this Client: a `Budget`, or an amount in USD; None sets
             no limit.
-        settings: None takes the process's settings.
+        settings: None takes the process's settings. CONNECT_TIMEOUT and the pools' sizes are always
+            the process's, for the pools are.
 
     Raises:
         InvalidRequestError: An argument can't be meant.
@@ -55,7 +62,7 @@ class Client:
     ) -> None:
         self.model = model
         self.timeout = check_seconds("timeout", timeout)
-        self.max_retries = max_retries
+        self.max_retries = check_whole("max_retries", max_retries, 0)
         self.observers = tuple(observers)
         self._budgets = () if budget is None else (_as_budget(budget),)
         self._settings = settings
@@ -241,6 +248,34 @@ class Client:
         )
         return adapter.run_stream(request, options)
 
+    def count_tokens(
+        self,
+        prompt: Prompt,
+        *,
+        model: str | None = None,
+        system: str | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+    ) -> TokenCount:
+        """Counts a prompt's tokens.
+
+        Args:
+            prompt: A text, or messages `{"role", "content"}`.
+            model: None takes the Client's.
+            system: Instructions, put before the messages; None for none.
+            exact: Whether the vendor's counting endpoint is asked, which costs a request, but no
+                money; False never touches the network.
+            timeout: Seconds for the request; None takes the Client's.
+
+        Returns:
+            The tokens, an `int` that says by `.estimated` how good it is.
+
+        Raises:
+            LLMError: The vendor has no such endpoint, or could not be asked.
+        """
+        adapter = self._adapter(model)
+        return adapter.count_tokens(prompt, system=system, exact=exact, timeout=timeout)
+
     def budget(
         self,
         usd: Decimal | float | str | None = None,
@@ -267,6 +302,8 @@ class Client:
         Raises:
             InvalidRequestError: A limit can't be meant, or there is none.
         """
+        from llmkit.budget import Budget
+
         return Budget(usd, tokens, **options)
 
     def stats(self, model: str | None = None) -> dict[str, Any]:
@@ -296,16 +333,16 @@ class Client:
         self._closed = True
 
     def _adapter(self, model: str | None) -> BaseLLMAdapter:
+        from llmkit.adapters import choose_model, get_adapter
+
         if self._closed:
             raise InvalidRequestError("this Client is closed; make a new one")
         name = model or self.model or choose_model(self._settings)
+        settings = self._settings or get_settings()
         adapter = self._adapters.get(name)
-        if adapter is None:
+        if adapter is None or adapter.settings is not settings:  # they may be read again
             adapter = self._adapters[name] = get_adapter(
-                name,
-                timeout=self.timeout,
-                max_retries=self.max_retries,
-                settings=self._settings or get_settings(),
+                name, timeout=self.timeout, max_retries=self.max_retries, settings=settings
             )
             adapter.observers = self.observers
             adapter.budgets = self._budgets
@@ -313,4 +350,6 @@ class Client:
 
 
 def _as_budget(budget: Budget | Decimal | float | str) -> Budget:
+    from llmkit.budget import Budget
+
     return budget if isinstance(budget, Budget) else Budget(usd=budget)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Mapping
 from decimal import Context, Decimal
 
@@ -16,13 +17,17 @@ _MILLION = Decimal(1_000_000)
 _EXACT = Context(prec=60)
 
 
-def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
+def cost_of(
+    usage: Usage, info: ModelInfo, on: datetime.date | None = None, *, batch: bool = False
+) -> Decimal | None:
     """Computes the price of a call.
 
     Args:
         usage: The tokens, as `Usage` counts them: cached ones are part of the input, reasoning is
             part of the output.
         info: The model.
+        on: The day of the call, whose prices count; None is today.
+        batch: Whether it went through the vendor's batch interface, which has prices of its own.
 
     Returns:
         USD, exact; None when the usage, the model's prices, or one price that this usage needs is
@@ -30,7 +35,7 @@ def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
     """
     if usage.input_tokens is None or usage.output_tokens is None:
         return None
-    prices = _prices_for(usage.input_tokens, info)
+    prices = _prices_for(usage.input_tokens, info.priced_on(on), batch)
     if prices is None:
         return None
     read = usage.cache_read_tokens or 0
@@ -50,10 +55,12 @@ def cost_of(usage: Usage, info: ModelInfo) -> Decimal | None:
     return _EXACT.divide(total, _MILLION)
 
 
-def _prices_for(input_tokens: int, info: ModelInfo) -> Mapping[str, Decimal] | None:
+def _prices_for(input_tokens: int, info: ModelInfo, batch: bool) -> Mapping[str, Decimal] | None:
     """Returns the prices that hold for a prompt of this length: a long one has others."""
-    prices = info.prices
-    for tier in info.price_tiers:
+    prices, tiers = info.prices, info.price_tiers
+    if batch:
+        prices, tiers = info.batch_prices, info.batch_price_tiers
+    for tier in tiers:
         if input_tokens > tier["above_input_tokens"]:
             prices = {key: price for key, price in tier.items() if key != "above_input_tokens"}
     return prices

@@ -13,6 +13,7 @@ from llmkit.connection_pool import get_connection_pool
 from llmkit.errors import ConfigurationError, LLMError
 from llmkit.log import get_logger
 from llmkit.process_local import close_all
+from llmkit.scope import cancel_all
 from llmkit.settings import get_settings
 from llmkit.threads import run_detached
 
@@ -24,15 +25,20 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 GRACE = 2.0
 
 
-def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, Any]:
+def initialize_llm_module(
+    install_signal_handlers: bool = False, *, download_vocabulary: bool = False
+) -> dict[str, Any]:
     """Checks the settings and opens the connection pools, so that the first call finds all ready.
 
-    Nothing is sent.
+    Nothing is sent, unless `download_vocabulary` is given.
 
     Args:
         install_signal_handlers: Whether SIGTERM and SIGINT close everything, in 2 seconds at most,
             before they do what they did before; one that the process ignores stays ignored. Only
             in the main thread.
+        download_vocabulary: Whether OpenAI's vocabulary is fetched, where it is not on disk yet, so
+            that tokens are counted rather than estimated; within two minutes, or a warning says
+            why not.
 
     Returns:
         `providers` (those that have a key), `models` (the configured ones that can be asked) and
@@ -68,17 +74,32 @@ def initialize_llm_module(install_signal_handlers: bool = False) -> dict[str, An
             get_connection_pool(provider)
         except ConfigurationError as error:
             warnings.append(error.message)
+    if download_vocabulary:
+        warnings += _fetch_vocabulary("o200k_base")
     for warning in warnings:
         get_logger("lifecycle").warning("%s", warning)
     return {"providers": providers, "models": models, "warnings": warnings}
 
 
-def shutdown() -> None:
-    """Closes this process's connections, SDK clients and the embedded model.
+def _fetch_vocabulary(name: str) -> list[str]:
+    from llmkit.tokenizer.vocabulary import download_vocabulary, find_vocabulary
 
+    try:
+        if find_vocabulary(name) is None:
+            download_vocabulary(name)
+    except LLMError as error:
+        return [error.message]
+    return []
+
+
+def shutdown() -> None:
+    """Ends the calls under way, and closes the connections, SDK clients and the embedded model.
+
+    A call that runs in another thread raises `CancelledError` at once.
     Clears nothing that others may use, and may be called any number of times: whatever is used
     afterwards is opened anew.
     """
+    cancel_all("llmkit was shut down")
     close_all()
 
 

@@ -18,11 +18,13 @@ import ssl
 import time
 import weakref
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import httpcore2
 
 from llmkit.errors import ErrorCode
+from llmkit.process_local import ProcessLocal
 from llmkit.scope import Scope, current_scope, interruption
 from llmkit.threads import Flag, TooManyThreadsError, run_detached
 
@@ -296,9 +298,7 @@ def _resolve(host: str, port: int, timeout: float) -> list[_Address]:
     doing = f"looking up {host}"
     done = Flag()
     try:
-        future = run_detached(
-            functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM), "resolver"
-        )
+        future = _look_up(host, port)
     except TooManyThreadsError as error:
         raise httpcore2.ConnectError(f"{doing}: {error}; the name service seems to hang") from error
     future.add_done_callback(done.set)
@@ -313,6 +313,19 @@ def _resolve(host: str, port: int, timeout: float) -> list[_Address]:
     except UnicodeError as error:
         message = f"{host!r} is not a host name: {error}"
         raise interruption(ErrorCode.INVALID_REQUEST, message) from error
+
+
+# Look-ups under way: calls that start together share one, for each host.
+_lookups: ProcessLocal[dict[tuple[str, int], Future[list[_Address]]]] = ProcessLocal(dict)
+
+
+def _look_up(host: str, port: int) -> Future[list[_Address]]:
+    running = _lookups.get()
+    future = running.get((host, port))
+    if future is None or future.done():
+        look_up = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+        future = running[host, port] = run_detached(look_up, "resolver")
+    return future
 
 
 def _is_readable(sock: socket.socket) -> bool:

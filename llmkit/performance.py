@@ -16,6 +16,7 @@ from typing import Any
 from llmkit.errors import ErrorCode, LLMError
 from llmkit.log import get_logger
 from llmkit.process_local import ProcessLocal
+from llmkit.scope import CallInterrupted
 from llmkit.types import CallRecord
 
 __all__ = ["LLMPerformanceTracker", "Observer", "get_performance_tracker", "notify"]
@@ -181,7 +182,9 @@ def notify(observers: Iterable[Observer], record: CallRecord) -> None:
     for observer in observers:
         try:
             observer(record)
-        except Exception:  # an observer's bug must not turn an answer into an error
+        # An observer's bug, or its own call in a Scope that has ended, must not turn an answer
+        # into an error.
+        except (Exception, CallInterrupted):
             get_logger("performance").exception("observer %r failed", observer)
 
 

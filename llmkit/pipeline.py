@@ -12,14 +12,15 @@ A stream takes the same way up to its first chunk; afterwards it can only break.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from llmkit.budget import Budget, Held, active_budgets, hold
 from llmkit.cost import cost_of
 from llmkit.errors import Attempt, ErrorCode, InvalidRequestError, LLMError, ProviderError
-from llmkit.models import ModelInfo
+from llmkit.models import ModelInfo, notices_of
 from llmkit.performance import Observer, get_performance_tracker, notify
 from llmkit.request import Request
 from llmkit.retry import RetryPolicy, call_with_retries
@@ -46,6 +47,9 @@ class Adapter(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What the registry knows of it."""
+
+    def ensure_initialized(self) -> bool:
+        """Gets ready what a first call needs."""
 
     @property
     def never_takes(self) -> frozenset[str]:
@@ -95,7 +99,7 @@ def complete(adapter: Adapter, request: Request, options: CallOptions) -> Comple
         LLMError: The call failed, whatever the reason; `attempts` lists what was tried.
     """
     call = _Call(adapter, request, options)
-    with Scope(options.timeout).entered():
+    with call.recorded(), Scope(options.timeout).entered():
         reply = call.run(call.generate, options.attempt_timeout)
     call.finish(reply)
     return reply
@@ -119,7 +123,7 @@ def open_stream(adapter: Adapter, request: Request, options: CallOptions) -> Str
     scope = Scope(options.timeout, holds=True)
 
     def begin() -> tuple[ChunkSource, Chunk | None, Completion | None]:
-        source = call.adapter._stream_text(call.request)
+        source = _read_answer_of(call.adapter, call.adapter._stream_text(call.request))
         if call.held is not None:
             source = call.held.counting(source)
         try:
@@ -130,7 +134,11 @@ def open_stream(adapter: Adapter, request: Request, options: CallOptions) -> Str
             scope.close_held()
             raise
 
-    with scope.entered(), Scope(options.first_chunk_timeout, parent=scope).entered():
+    with (
+        call.recorded(),
+        scope.entered(),
+        Scope(options.first_chunk_timeout, parent=scope).entered(),
+    ):
         source, first, ended = call.run(begin, options.attempt_timeout)
     call.first_chunk = time.perf_counter() - call.began
     return Stream(
@@ -169,6 +177,11 @@ def read_answer(adapter: Adapter, answer: object) -> Completion:
     )
 
 
+def _read_answer_of(adapter: Adapter, source: ChunkSource) -> ChunkSource:
+    """Passes a stream's chunks on, and reads what stands at their end."""
+    return read_answer(adapter, (yield from source))
+
+
 class _Call:
     """One logical call while it is under way: its clock, its attempts, its warnings."""
 
@@ -182,6 +195,7 @@ class _Call:
         self.began = time.perf_counter()
         self.first_chunk: float | None = None
         self.attempts: list[Attempt] = []
+        self._failure: LLMError | None = None  # of the last try
         self.info = adapter.info  # looked up once: for an unknown model it costs milliseconds
         self.request, self.warnings = _fit_to_model(request, self.info, adapter.never_takes)
         self._budgets = active_budgets(options.budgets)
@@ -193,18 +207,24 @@ class _Call:
         return read_answer(self.adapter, self.adapter._generate_text(self.request))
 
     def run(self, step: Callable[[], T], attempt_timeout: float | None) -> T:
-        """Runs a step with retries, and tells the observers if all of them fail."""
+        """Runs a step, with retries; what a first call needs is got ready inside the Scope, too."""
+        self.adapter.ensure_initialized()
+        return call_with_retries(
+            lambda wait: self._budgeted(step, wait, attempt_timeout), self.options.retry
+        )
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Tells the observers if the call fails, after its Scope has been left."""
         try:
-            return call_with_retries(
-                lambda wait: self._budgeted(step, wait, attempt_timeout), self.options.retry
-            )
+            yield
         except LLMError as error:
             self.finish(self.describe(error))
             raise
-        except CallInterrupted as interruption:  # while it waited for another try
+        except CallInterrupted as interruption:  # outside a try: while it waited for the next
             cut = self.describe(interruption.to_error())
             self.finish(cut)
-            raise cut from None
+            raise cut from self._failure
         except BaseException as bug:  # passed on as it is; only the record needs some code
             self.finish(LLMError(repr(bug), code=_code_of(bug)))
             raise
@@ -222,8 +242,11 @@ class _Call:
             self.held.end(outcome)
         latency = time.perf_counter() - self.began
         usage, cost, code = Usage(), None, None
+        if self.streamed:
+            self._amend_attempt(outcome)
         if isinstance(outcome, LLMError):
             code = outcome.code
+            outcome.attempts = tuple(self.attempts)
         else:
             outcome.latency = latency
             outcome.attempts = tuple(self.attempts)
@@ -245,6 +268,16 @@ class _Call:
             metadata=self.request.metadata,
         )
         notify((get_performance_tracker(), *self.options.observers), record)
+
+    def _amend_attempt(self, outcome: Completion | LLMError) -> None:
+        """Adds to a stream's last Attempt what is known only at its end."""
+        if self.attempts and self.attempts[-1].code is None:
+            self.attempts[-1] = replace(
+                self.attempts[-1],
+                code=outcome.code if isinstance(outcome, LLMError) else None,
+                status=outcome.status if isinstance(outcome, LLMError) else None,
+                request_id=outcome.request_id,
+            )
 
     def _budgeted(self, step: Callable[[], T], wait: float, timeout: float | None) -> T:
         """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
@@ -278,22 +311,24 @@ class _Call:
             raise error from None
         except LLMError as error:
             code, status, request_id = error.code, error.status, error.request_id
+            self._failure = error
             raise
         except BaseException as error:  # passed on as it is; only the Attempt needs some code
             code = _code_of(error)
             raise
         finally:
-            self.attempts.append(
-                Attempt(
-                    model=self.adapter.model,
-                    provider=self.adapter.provider,
-                    code=code,
-                    status=status,
-                    wait=wait,
-                    duration=time.perf_counter() - began,
-                    request_id=request_id,
+            if code is not ErrorCode.CONFIGURATION_ERROR:  # with which nothing was sent
+                self.attempts.append(
+                    Attempt(
+                        model=self.adapter.model,
+                        provider=self.adapter.provider,
+                        code=code,
+                        status=status,
+                        wait=wait,
+                        duration=time.perf_counter() - began,
+                        request_id=request_id,
+                    )
                 )
-            )
 
 
 def _code_of(error: BaseException) -> ErrorCode:
@@ -339,13 +374,7 @@ def _fit_to_model(
         request = replace(request, **{name: _REFUSABLE[name] for name in refused})
         if request.on_unsupported == "warn":
             warnings.append(f"{info.name} does not take {said}: left out")
-    if info.retired():
-        warnings.append(
-            f"{info.name} was shut down on {info.shutdown}"
-            + (f"; its successor is {info.successor}" if info.successor else "")
-        )
-    if not info.known:
-        warnings.append(f"the registry does not know {info.name}: its price is unknown")
+    warnings.extend(notices_of(info))
     return request, warnings
 
 

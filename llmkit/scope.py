@@ -16,15 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from types import TracebackType
 
 from llmkit.errors import ErrorCode, InvalidRequestError, LLMError
 from llmkit.threads import Flag
 
-__all__ = ["CallInterrupted", "Scope", "current_scope", "deadline", "interruption"]
+__all__ = ["CallInterrupted", "Scope", "cancel_all", "current_scope", "deadline", "interruption"]
 
-_current: ContextVar[Scope | None] = ContextVar("llmkit_scope", default=None)
+_current: ContextVar[_Entered | None] = ContextVar("llmkit_scope", default=None)
 
 
 class CallInterrupted(BaseException):
@@ -85,7 +85,7 @@ class Scope:
         holds: bool = False,
     ) -> None:
         if parent is None:
-            parent = _current.get()
+            parent = current_scope()
         self.parent = parent
         self.timeout = timeout
         self.deadline = None if timeout is None else clock() + timeout
@@ -250,20 +250,30 @@ class Scope:
 
 
 class _Entered:
-    """One entry into a Scope, by one thread."""
+    """One entry into a Scope, by one thread.
 
-    __slots__ = ("_around", "_scope", "_token")
+    Entries know which one they are inside of, and whether they have ended: two generators that
+    each hold one open may be left in any order, also in another context than they were entered
+    in, and none of them may come back to life.
+    """
+
+    __slots__ = ("_around", "_outer", "ended", "scope")
 
     def __init__(self, scope: Scope) -> None:
-        self._scope = scope
+        self.scope = scope
+        self.ended = False
 
     def __enter__(self) -> Scope:
-        scope = self._scope
-        self._around = {scope.parent, _current.get()} - {scope}
+        scope = self.scope
+        self._outer = _entry()
+        current = None if self._outer is None else self._outer.scope
+        self._around = {scope.parent, current} - {scope}
         for outer in self._around:
             if outer is not None:
                 outer._adopt(scope)
-        self._token: Token[Scope | None] = _current.set(scope)
+        if not self._around - {None}:
+            _outermost[id(self)] = scope
+        _current.set(self)
         return scope
 
     def __exit__(
@@ -272,15 +282,44 @@ class _Entered:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _current.reset(self._token)
+        self.ended = True
+        if _current.get() is self:
+            _current.set(self._outer)
         for outer in self._around:
             if outer is not None:
-                outer._release(self._scope)
+                outer._release(self.scope)
+        _outermost.pop(id(self), None)
+
+
+# The Scopes that are entered now and have none around them, by the entry's identity.
+_outermost: dict[int, Scope] = {}
+
+
+def _entry() -> _Entered | None:
+    entry = _current.get()
+    while entry is not None and entry.ended:
+        entry = entry._outer
+    return entry
 
 
 def current_scope() -> Scope | None:
     """Returns the Scope that the running code is in, or None."""
-    return _current.get()
+    entry = _current.get()
+    if entry is None:
+        return None
+    if entry.ended:
+        entry = _entry()
+    return None if entry is None else entry.scope
+
+
+def cancel_all(message: str) -> None:
+    """Cancels everything that runs in any Scope of this process.
+
+    Args:
+        message: What the errors of the cancelled calls will say.
+    """
+    for scope in list(_outermost.values()):
+        scope.cancel(message)
 
 
 def interruption(
@@ -304,6 +343,9 @@ def interruption(
 @contextmanager
 def deadline(seconds: float) -> Iterator[Scope]:
     """Bounds all calls in a block together.
+
+    Don't `yield` inside the block: until the generator goes on, its deadline would hold for
+    whatever its caller does meanwhile. To bound a stream, give `timeout=` to `stream`.
 
     Args:
         seconds: Wall-clock seconds from now for everything in the block, whatever time-outs its

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 
-from llmkit.errors import CancelledError, ErrorCode, LLMError, StreamInterruptedError
+from llmkit.errors import (
+    CancelledError,
+    ErrorCode,
+    InvalidRequestError,
+    LLMError,
+    StreamInterruptedError,
+)
 from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.threads import Once
 from llmkit.types import Chunk, Completion
@@ -124,7 +130,8 @@ class Stream:
             # A thread that waits for a chunk is awake now and closes the connection itself: to
             # close a socket under a thread that reads from it could make it read another's.
             if not self._reading:
-                self._end(self._describe(CancelledError("the stream was closed before its end")))
+                self._error = self._describe(CancelledError("the stream was closed before its end"))
+                self._end(self._error)
 
     def _next_chunk(self) -> Chunk:
         """Waits for a chunk, inside a Scope of its own that is left again before returning."""
@@ -133,6 +140,8 @@ class Stream:
         if outer is not None and outer.deadline is not None:
             left = outer.remaining() or 0.0
             limit = left if limit is None else min(limit, left)
+        if self._reading:
+            raise InvalidRequestError("another thread is reading this stream: one at a time")
         self._reading = True
         try:
             with self._scope.entered(), Scope(limit).entered():
@@ -148,7 +157,8 @@ class Stream:
             broken = self._broken(error)
             raise broken from broken.__cause__
         except BaseException as error:
-            self._error = self._describe(CancelledError(f"the stream was ended by {error!r}"))
+            kind = LLMError if isinstance(error, Exception) else CancelledError
+            self._error = self._describe(kind(f"the stream was ended by {error!r}"))
             self._end(self._error)
             raise
         finally:

@@ -207,8 +207,8 @@ class Completion:
                 text = (choice.get("message") or {}).get("content")
             usage = mapping.get("usage") or {}
             counted = Usage(
-                input_tokens=usage.get("input_tokens", usage.get("prompt_tokens")),
-                output_tokens=usage.get("output_tokens", usage.get("completion_tokens")),
+                input_tokens=_tokens(usage.get("input_tokens", usage.get("prompt_tokens"))),
+                output_tokens=_tokens(usage.get("output_tokens", usage.get("completion_tokens"))),
             )
         except (AttributeError, LookupError, TypeError):  # something else than mappings and lists
             text = None
@@ -228,6 +228,10 @@ class Completion:
             usage=counted,
             raw=dict(mapping),
         )
+
+
+def _tokens(count: object) -> int | None:
+    return count if isinstance(count, int) and not isinstance(count, bool) else None
 
 
 def _known(kind: type[Any], record: Mapping[str, Any]) -> dict[str, Any]:

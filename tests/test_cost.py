@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import datetime
+from dataclasses import replace
 from decimal import Context, Decimal, Inexact, localcontext
 from typing import Any
 
@@ -7,7 +9,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from llmkit.cost import cost_of
-from llmkit.models import ModelInfo, get_model_info
+from llmkit.models import ModelInfo, PriceChange, get_model_info
 from llmkit.types import Usage
 
 
@@ -124,3 +126,38 @@ def test_costs_are_exact_for_any_size(
     assert cost is not None
     assert int(cost.scaleb(12)) == millionths
     assert cost.scaleb(12) == millionths
+
+
+def test_an_announced_price_holds_from_its_day_on() -> None:
+    """The bill follows a dated price change on the day of the call, tiers and batches included."""
+    change = PriceChange(
+        datetime.date(2026, 12, 1),
+        {"input": usd("4"), "output": usd("20")},
+        batch_prices={"input": usd("2"), "output": usd("10")},
+    )
+    tiers = ({"above_input_tokens": 10, "input": usd("9"), "output": usd("9")},)
+    info = replace(model(tiers, input="2", output="10"), price_changes=(change,))
+    eve, day = datetime.date(2026, 11, 30), datetime.date(2026, 12, 1)
+    assert cost_of(Usage(10, 10), info, eve) == usd("0.00012")
+    assert cost_of(Usage(11, 0), info, eve) == usd("0.000099")
+    assert cost_of(Usage(11, 0), info, day) == usd("0.000044")
+    assert cost_of(Usage(10, 10), info, eve, batch=True) is None
+    assert cost_of(Usage(10, 10), info, day, batch=True) == usd("0.00012")
+    assert info.priced_on(day).priced_on(day) == info.priced_on(day)
+    assert info.priced_on(eve) is info
+
+
+def test_a_published_change_is_applied() -> None:
+    """Google's announced price of gemini-4-argon is charged from its first day, not before."""
+    info = get_model_info("gemini-4-argon")
+    million = Usage(1_000_000, 0)
+    assert cost_of(million, info, datetime.date(2026, 11, 30)) == 2
+    assert cost_of(million, info, datetime.date(2026, 12, 1)) == 4
+
+
+def test_a_batch_costs_what_the_batch_interface_costs() -> None:
+    """The lower price of batches counts, with its own tiers for long prompts."""
+    info = get_model_info("gpt-6.1-terra")
+    assert cost_of(Usage(200_000, 0), info, batch=True) == usd("0.1")
+    assert cost_of(Usage(300_000, 0), info, batch=True) == usd("0.3")
+    assert cost_of(Usage(200_000, 0), info) == usd("0.2")

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import time
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmkit import models
-from llmkit.adapters import PROVIDERS
+from llmkit.adapters import PROVIDERS, get_adapter
 from llmkit.errors import InvalidRequestError, ModelNotFoundError
 from llmkit.models import (
     ModelInfo,
@@ -21,7 +22,6 @@ from llmkit.models import (
     register_model,
     split_model_name,
 )
-from llmkit.settings import reload_settings
 
 DOCUMENT: dict[str, Any] = json.loads(
     Path(models.__file__).with_name("models.json").read_text(encoding="utf-8")
@@ -72,7 +72,7 @@ FLAGSHIPS = {
 
 @pytest.fixture(autouse=True)
 def fresh_registry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "_shared", {})
+    monkeypatch.setattr("llmkit.models.registry._shared", {})
 
 
 # --- the data -------------------------------------------------------------------------------------
@@ -83,7 +83,8 @@ def test_every_record_reads(name: str) -> None:
     """No record is found to be broken only when somebody asks for that model."""
     info = get_model_info(name)
     record = RECORDS[name]
-    assert (info.name, info.provider, info.known) == (name, record["provider"], True)
+    assert (info.full_name, info.provider, info.known) == (name, record["provider"], True)
+    assert info.as_of == datetime.date.fromisoformat(record["as_of"])
     assert info.provider in PROVIDERS
     assert info.source
     assert info.speed in (None, "fast", "medium", "slow")
@@ -101,8 +102,6 @@ def test_every_alias_leads_to_its_model(name: str) -> None:
         assert alias not in RECORDS
         assert get_model_info(alias) is get_model_info(name)
         assert get_model_info(f"{RECORDS[name]['provider']}:{alias}") is get_model_info(name)
-    aliases = [alias for record in RECORDS.values() for alias in record.get("aliases", ())]
-    assert len(aliases) == len(set(aliases))
 
 
 @pytest.mark.parametrize("name", [name for name in RECORDS if "successor" in RECORDS[name]])
@@ -177,13 +176,25 @@ def test_defaults_are_models_that_live_on() -> None:
 
 
 def test_the_registry_loads_in_milliseconds() -> None:
-    """The file is read at the first question, and that question doesn't wait for it noticeably."""
-    began = time.perf_counter()
-    get_model_info("gpt-6-luna")
-    first = time.perf_counter() - began
-    list_available_models()
-    assert first < 0.05
-    assert time.perf_counter() - began < 0.1
+    """The first question waits for the file only: 5 ms on an idle machine, far less than a call."""
+    script = (
+        "import json, sys, time, llmkit.models; from llmkit.settings import get_settings;"
+        "get_settings(); began = time.process_time(); llmkit.models.get_model_info('gpt-6-luna');"
+        "print(time.process_time() - began, 'importlib.metadata' in sys.modules)"
+    )
+    runs = [
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=Path(models.__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        for _ in range(3)
+    ]
+    answers = [run.stdout.split() for run in runs]
+    assert [looked for _, looked in answers] == ["False"] * 3
+    assert min(float(seconds) for seconds, _ in answers) < 0.02
 
 
 # --- asking ---------------------------------------------------------------------------------------
@@ -260,53 +271,6 @@ def test_names_are_split_at_a_known_provider_only(
 ) -> None:
     """A colon or slash inside a vendor's own model name is left alone."""
     assert split_model_name(model, PROVIDERS) == parts
-
-
-# --- listing --------------------------------------------------------------------------------------
-
-
-def test_the_list_is_the_same_every_time() -> None:
-    """Names come by provider, and in the file's order within one; retired ones are left out."""
-    names = list_available_models()
-    assert names == list_available_models()
-    providers = [get_model_info(name).provider for name in names]
-    assert list(dict.fromkeys(providers)) == ["openai", "anthropic", "gemini", "local"]
-    assert providers == sorted(providers, key=["openai", "anthropic", "gemini", "local"].index)
-    assert names == [name for name in RECORDS if name in names]
-    assert not any(get_model_info(name).retired() for name in names)
-    register_model("gpt-own", provider="openai")
-    assert list_available_models(provider="openai")[-1] == "gpt-own"
-    assert list_available_models().index("gpt-own") == providers.count("openai")
-
-
-def test_the_list_is_narrowed_by_what_is_asked() -> None:
-    """Capabilities, window and provider all have to fit; one capability needs no list."""
-    vision = list_available_models(required_capabilities=["vision", "tools"])
-    assert vision == [
-        name
-        for name in list_available_models()
-        if {"vision", "tools"} <= get_model_info(name).capabilities
-    ]
-    assert list_available_models("vision") == list_available_models(["vision"])
-    assert list_available_models(["telepathy"]) == []
-    assert list_available_models(provider="gemini")[0] == "gemini-4-argon"
-    assert list_available_models(provider="acme") == []
-    large = list_available_models(min_token_limit=1_050_000)
-    assert all((get_model_info(name).context_window or 0) >= 1_050_000 for name in large)
-    assert "gpt-6-luna" in large
-    register_model("own", provider="local")
-    assert "own" in list_available_models()
-    assert "own" not in list_available_models(min_token_limit=1)
-
-
-def test_enabled_models_decide_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ENABLED_MODELS takes every spelling of a name, retired models included, and nothing else."""
-    monkeypatch.setenv(
-        "ENABLED_MODELS", "claude-haiku-5-5, openai:gpt-6-luna, gpt-4-0613, groq:llama-x"
-    )
-    reload_settings()
-    assert list_available_models() == ["gpt-6-luna", "gpt-4", "claude-haiku-5-5"]
-    assert list_available_models(provider="anthropic") == ["claude-haiku-5-5"]
 
 
 # --- registering ----------------------------------------------------------------------------------
@@ -401,3 +365,45 @@ def test_what_is_unknown_is_none_by_default() -> None:
     info = ModelInfo("m", "p")
     unknown = ("context_window", "max_output_tokens", "prices", "released", "shutdown", "successor")
     assert [info[name] for name in unknown] == [None] * 6
+
+
+# --- one name at several providers ----------------------------------------------------------------
+
+
+def test_every_listed_name_leads_to_that_very_model() -> None:
+    """What the list returns can be given to get_adapter as it stands, and finds the same facts."""
+    for name in list_available_models():
+        info, adapter = get_model_info(name), get_adapter(name)
+        assert (adapter.provider, adapter.model) == (info.provider, info.name)
+        assert info.full_name == name
+
+
+def test_another_providers_record_hides_nobodys_own_model() -> None:
+    """OpenAI's model stays OpenAI's, with its price, when a router's record has the same name."""
+    own = get_model_info("gpt-6-luna")
+    routed = register_model("openrouter:openai/gpt-6-luna", prices={"input": 1, "output": 2})
+    renamed = register_model("gpt-6-luna", provider="vllm")
+    assert get_model_info("gpt-6-luna") is get_model_info("openai/gpt-6-luna") is own
+    assert get_model_info("openrouter:openai/gpt-6-luna") is routed
+    assert get_model_info("openrouter/openai/gpt-6-luna") is routed
+    assert get_model_info("vllm:gpt-6-luna") is renamed
+    assert (routed.provider, routed.name) == ("openrouter", "openai/gpt-6-luna")
+    assert {"openrouter:openai/gpt-6-luna", "vllm:gpt-6-luna"} < {*list_available_models()}
+
+
+def test_a_groq_model_with_another_vendors_name_is_groqs() -> None:
+    """The provider in front decides, whatever stands behind it."""
+    info = get_model_info("groq:openai/gpt-oss-120b")
+    assert (info.provider, info.name) == ("groq", "openai/gpt-oss-120b")
+    assert get_model_info("groq/openai/gpt-oss-120b") is info
+    with pytest.raises(ModelNotFoundError):
+        get_model_info("openai:gpt-oss-120b")
+
+
+def test_a_bare_name_is_the_makers_own_even_if_it_comes_later() -> None:
+    """A model that OpenAI adds later isn't taken for the one that a router had before."""
+    register_model("vllm:own-9")
+    assert get_model_info("own-9").provider == "vllm"
+    register_model("own-9", provider="openai")
+    assert get_model_info("own-9").provider == "openai"
+    assert get_model_info("vllm:own-9").provider == "vllm"

@@ -34,6 +34,11 @@ def test_there_are_five_examples() -> None:
     assert len(EXAMPLES) == 5
 
 
+def test_readme_is_finished() -> None:
+    """No placeholder is published."""
+    assert re.findall(r"MEASURED|TODO|FIXME|XXX", README) == []
+
+
 def test_readme_names_scripts_that_exist() -> None:
     """Every script and module that README tells a newcomer to run is there."""
     for script in re.findall(r"sh (scripts/\w+)", README):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmkit.adapters.base import BaseLLMAdapter, Key
-from llmkit.adapters.vendors import OPENAI_COMPATIBLE
+from llmkit.adapters.vendors import DECLARED_CLASSES, OPENAI_COMPATIBLE, find_declared
 from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.models import default_model, get_model_info, split_model_name
 from llmkit.settings import Settings, get_settings
@@ -86,7 +86,9 @@ def get_adapter(
         ConfigurationError: There is no such provider.
     """
     found, name = _find_provider(model, provider)
-    kind: Callable[..., BaseLLMAdapter] = __getattr__(_CLASS_NAMES[found])
+    kind: Callable[..., BaseLLMAdapter] = DECLARED_CLASSES.get(found) or __getattr__(
+        _CLASS_NAMES[found]
+    )
     return kind(
         name,
         provider=found,
@@ -143,20 +145,35 @@ def __getattr__(name: str) -> Any:
 def _find_provider(model: str, provider: str | None) -> tuple[str, str]:
     if not isinstance(model, str) or not model.strip():
         raise InvalidRequestError(f"model={model!r}: expected a name such as 'openai:gpt-6-luna'")
-    if provider is not None and provider not in PROVIDERS:
-        raise ConfigurationError(
-            f"there is no provider {provider!r}; there are {', '.join(PROVIDERS)}"
-        )
-    named, name = split_model_name(model.strip(), PROVIDERS)
+    providers = set(PROVIDERS)
+    said = provider or model.strip().partition(":")[0]
+    if provider is not None or (":" in model and find_declared(said)):
+        _require_provider(said)
+        providers.add(said)
+    named, name = split_model_name(model.strip(), providers)
     # A router's model names have a vendor in front that is a provider here, too:
     # get_adapter("openai/gpt-6-luna", provider="openrouter").
     if provider is not None and named not in (None, provider):
-        if provider in OPENAI_COMPATIBLE and ":" not in model:
-            return provider, model
+        if provider in OPENAI_COMPATIBLE and model.strip().startswith(f"{named}/"):
+            return provider, model.strip()
         raise InvalidRequestError(f"model={model!r} contradicts provider={provider!r}")
     found = provider or named or get_model_info(name).provider
+    _require_provider(found)
     if not name:
         name = default_model(found) or ""
     if not name:
         raise InvalidRequestError(f"model={model!r}: which of {found}'s models?")
+    # It may become part of a URL.
+    if not name.isprintable() or ".." in name or set(name) & set(" ?#%\\"):
+        raise InvalidRequestError(f"model={model!r}: no model has such a name")
     return found, name
+
+
+def _require_provider(provider: str) -> None:
+    """Makes sure that there is such a provider, here or in an installed package."""
+    if provider not in PROVIDERS and not find_declared(provider):
+        raise ConfigurationError(
+            f"there is no provider {provider!r}; there are {', '.join(PROVIDERS)}"
+        )
+    if provider in OPENAI_COMPATIBLE:
+        _CLASS_NAMES.setdefault(provider, "OpenAIAdapter")

@@ -10,6 +10,7 @@ from llmkit.adapters.custom_request import CustomRequestAdapter
 from llmkit.adapters.error_table import ANTHROPIC_CLASSES
 from llmkit.adapters.wire import ToolCallParts, count_of, text_of
 from llmkit.request import Image, Message, Request
+from llmkit.tokenizer import TokenCount
 from llmkit.types import Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -107,6 +108,15 @@ class AnthropicAdapter(CustomRequestAdapter):
         if request.reasoning_effort is not None:
             body["output_config"] = {"effort": request.reasoning_effort}
         return body
+
+    def _count_exactly(self, request: Request) -> TokenCount:
+        body: dict[str, Any] = {
+            "model": request.model,
+            "messages": [_say_message(message) for message in request.turns],
+        }
+        if request.system_text:
+            body["system"] = request.system_text
+        return self._post_for_count(f"{self.path}/count_tokens", body)
 
     def _read_reply(self, raw: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         blocks = raw["content"]

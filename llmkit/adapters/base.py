@@ -12,12 +12,13 @@ from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
 from llmkit.models import ModelInfo, get_model_info
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
-from llmkit.request import Prompt, Request, check_seconds
-from llmkit.retry import RetryPolicy
+from llmkit.request import Message, Prompt, Request, check_seconds
+from llmkit.request.checks import check_whole
+from llmkit.retry import RetryPolicy, call_with_retries
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.settings import Settings, get_settings
 from llmkit.streams import ChunkSource, Stream
-from llmkit.tokenizer import count_tokens
+from llmkit.tokenizer import TokenCount, count_tokens
 from llmkit.types import Chunk, Completion
 
 __all__ = ["BaseLLMAdapter", "Key"]
@@ -74,9 +75,11 @@ class BaseLLMAdapter(ABC):
         self.settings = settings or get_settings()
         self.model = model
         self.provider = provider
+        if api_base is not None and not api_base.startswith(("http://", "https://")):
+            raise InvalidRequestError(f"api_base={api_base!r}: expected http://… or https://…")
         self.api_base = api_base
         self.timeout = check_seconds("timeout", timeout)
-        self.max_retries = max_retries
+        self.max_retries = check_whole("max_retries", max_retries, 0)
         self.cache_enabled = cache_enabled
         self.max_tokens = max_tokens
         self.temperature = temperature
@@ -89,6 +92,10 @@ class BaseLLMAdapter(ABC):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r}, provider={self.provider!r})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A key never gets into a pickle; where that is read, the settings have to have one.
+        return {**self.__dict__, "_api_key": None}
+
     @property
     def info(self) -> ModelInfo:
         """What the registry knows of the model; little, for one it does not know of this provider.
@@ -96,7 +103,7 @@ class BaseLLMAdapter(ABC):
         Another provider's model of the same name may have other prices and limits.
         """
         try:
-            info = get_model_info(self.model)
+            info = get_model_info(f"{self.provider}:{self.model}")
         except ModelNotFoundError:
             info = None
         if info is None or info.provider != self.provider:
@@ -146,24 +153,33 @@ class BaseLLMAdapter(ABC):
         Raises:
             LLMError: Whatever went wrong, by its class and code.
         """
-        defaults = {
-            "max_tokens": self.max_tokens if max_tokens is None else max_tokens,
-            "temperature": self.temperature if temperature is None else temperature,
-            "top_p": self.top_p if top_p is None else top_p,
-        }
+        given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
         if stop_sequences is not None:
             kwargs["stop"] = stop_sequences
         if not retry_on_failure:
             kwargs["max_retries"] = 0
-        request, options = self._read_call(prompt, {**kwargs, **defaults})
-        return self.run(request, options)
+        return self.run(*self._read_call(prompt, {**kwargs, **given}))
 
-    def stream(self, prompt: Prompt, **kwargs: Any) -> Stream:
+    def stream(
+        self,
+        prompt: Prompt,
+        max_tokens: int | None = None,
+        temperature: float | None = None,
+        top_p: float | None = None,
+        stop_sequences: str | Iterable[str] | None = None,
+        retry_on_failure: bool = True,
+        **kwargs: Any,
+    ) -> Stream:
         """Asks the model and streams the answer.
 
         Args:
             prompt: A text, or messages `{"role", "content"}`.
-            **kwargs: Anything that `Client.stream` takes.
+            max_tokens: As in `generate`; likewise the next four.
+            temperature: See `generate`.
+            top_p: See `generate`.
+            stop_sequences: See `generate`.
+            retry_on_failure: See `generate`.
+            **kwargs: Anything else that `Client.stream` takes.
 
         Returns:
             The stream; its first chunk has arrived.
@@ -171,19 +187,19 @@ class BaseLLMAdapter(ABC):
         Raises:
             LLMError: There was no first chunk.
         """
-        for name in ("max_tokens", "temperature", "top_p"):
-            kwargs.setdefault(name, getattr(self, name))
-        request, options = self._read_call(prompt, kwargs, streamed=True)
-        return self.run_stream(request, options)
+        given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        if stop_sequences is not None:
+            kwargs["stop"] = stop_sequences
+        if not retry_on_failure:
+            kwargs["max_retries"] = 0
+        return self.run_stream(*self._read_call(prompt, {**kwargs, **given}, streamed=True))
 
     def run(self, request: Request, options: CallOptions) -> Completion:
         """Makes a checked request. Client uses this; see `pipeline.complete`."""
-        self.ensure_initialized()
         return complete(self, request, options)
 
     def run_stream(self, request: Request, options: CallOptions) -> Stream:
         """Makes a checked request as a stream. Client uses this; see `pipeline.open_stream`."""
-        self.ensure_initialized()
         return open_stream(self, request, options)
 
     def read_options(
@@ -214,22 +230,71 @@ class BaseLLMAdapter(ABC):
         """
         usual = self.timeout or self.settings.request_timeout
         total = check_seconds("timeout", timeout)
-        for retries in (max_retries, self.max_retries, self.settings.llm_retry_max_attempts):
-            if retries is not None:
-                break
+        retries = check_whole("max_retries", max_retries, 0)
+        if retries is None:
+            retries = self.max_retries
+        if retries is None:
+            retries = self.settings.llm_retry_max_attempts
         return CallOptions(
             timeout=total if streamed else total or usual,
             attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
             first_chunk_timeout=check_seconds("first_chunk_timeout", first_chunk_timeout) or usual,
             idle_timeout=check_seconds("idle_timeout", idle_timeout) or usual,
-            retry=RetryPolicy(max_retries=_check_retries(retries)),
+            retry=RetryPolicy(max_retries=retries),
             observers=self.observers,
             budgets=self.budgets,
         )
 
     def tokenize(self, text: str) -> int:
-        """Returns how many tokens a text takes: an estimate, see `llmkit.tokenizer`."""
+        """Returns how many tokens a text takes, see `llmkit.tokenizer.count_tokens`."""
         return count_tokens(self.model, text)
+
+    def count_tokens(
+        self,
+        prompt: Prompt,
+        *,
+        system: str | None = None,
+        exact: bool = False,
+        timeout: float | None = None,
+        max_retries: int | None = None,
+    ) -> TokenCount:
+        """Counts a prompt's tokens.
+
+        Args:
+            prompt: A text, or messages `{"role", "content"}`.
+            system: Instructions, counted as the message that they become; None for none.
+            exact: Whether the vendor's counting endpoint is asked, which costs a request, but no
+                money. A text is then counted as the message that it would be sent as, so its
+                framing is included. False never opens a connection, see
+                `llmkit.tokenizer.count_tokens`.
+            timeout: Seconds for the request and its further tries; None takes the adapter's.
+            max_retries: Tries after the first; None takes the adapter's.
+
+        Returns:
+            The tokens; `.estimated` says whether they are an estimate.
+
+        Raises:
+            InvalidRequestError: The prompt can't be meant, or the vendor has no such endpoint.
+            LLMError: The vendor did not answer with a count.
+        """
+        if not exact:
+            messages = prompt
+            if system:
+                user = (Message("user", prompt),) if isinstance(prompt, str) else tuple(prompt)
+                messages = (Message("system", system), *user)
+            return count_tokens(self.model, messages)
+        options = self.read_options(timeout=timeout, max_retries=max_retries)
+        request = Request.build(self.model, prompt, system=system)
+        self.ensure_initialized()
+        try:
+            with Scope(options.timeout).entered():
+                return call_with_retries(lambda _: self._count_exactly(request), options.retry)
+        except CallInterrupted as interruption:
+            error = interruption.to_error()
+        except LLMError as failure:
+            error = failure
+        error.provider, error.model = error.provider or self.provider, error.model or self.model
+        raise error
 
     def health_check(self) -> dict[str, Any]:
         """Asks the provider for something that costs nothing.
@@ -241,8 +306,8 @@ class BaseLLMAdapter(ABC):
         began = time.perf_counter()
         error: str | None = None
         try:
-            self.ensure_initialized()
             with Scope(HEALTH_TIMEOUT).entered():
+                self.ensure_initialized()
                 self._ping()
         except LLMError as failure:
             error = str(failure)
@@ -280,35 +345,38 @@ class BaseLLMAdapter(ABC):
     def _prepare(self) -> None:  # noqa: B027 - not abstract: an adapter may need nothing
         """Checks what a first call needs."""
 
+    def _count_exactly(self, request: Request) -> TokenCount:
+        """Asks the vendor for the number of a prompt's tokens: one HTTP request."""
+        raise InvalidRequestError(
+            f"{self.provider} has no endpoint that counts tokens, or none that llmkit knows; "
+            "exact=False gives an estimate",
+            provider=self.provider,
+            model=self.model,
+        )
+
     def _ping(self) -> None:  # noqa: B027 - not abstract: an adapter may have nothing to ask
         """Asks the provider for something that costs nothing."""
 
     def _read_call(
         self, prompt: Prompt, keywords: dict[str, Any], streamed: bool = False
     ) -> tuple[Request, CallOptions]:
+        for name in ("max_tokens", "temperature", "top_p"):
+            if keywords.get(name) is None:
+                keywords[name] = getattr(self, name)
+        names = (*_OPTION_NAMES, *_STREAM_OPTION_NAMES) if streamed else _OPTION_NAMES
         options = self.read_options(
-            streamed=streamed,
-            **{name: keywords.pop(name) for name in _OPTION_NAMES if name in keywords},
+            streamed=streamed, **{name: keywords.pop(name) for name in names if name in keywords}
         )
         asked = {name: keywords.pop(name) for name in _REQUEST_NAMES if name in keywords}
         return Request.build(self.model, prompt, vendor_parameters=keywords, **asked), options
 
 
-def _check_retries(retries: object) -> int:
-    if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
-        raise InvalidRequestError(
-            f"max_retries={retries!r}: expected how many tries may follow the first, 0 or more"
-        )
-    return retries
-
-
 _OPTION_NAMES = (
     "timeout",
     "attempt_timeout",
-    "first_chunk_timeout",
-    "idle_timeout",
     "max_retries",
 )
+_STREAM_OPTION_NAMES = ("first_chunk_timeout", "idle_timeout")
 _REQUEST_NAMES = (
     "system",
     "max_tokens",

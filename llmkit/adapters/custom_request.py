@@ -18,6 +18,7 @@ from llmkit.adapters.wire import (
     drain,
     end_mark_missing,
     lay_over,
+    read_count,
     read_event,
     read_json,
     readable,
@@ -26,6 +27,7 @@ from llmkit.adapters.wire import (
 from llmkit.errors import LLMError, ProviderError
 from llmkit.request import Request
 from llmkit.streams import ChunkSource
+from llmkit.tokenizer import TokenCount
 from llmkit.types import Chunk, Completion
 
 if TYPE_CHECKING:
@@ -122,6 +124,19 @@ class CustomRequestAdapter(VendorAdapter):
                 stream=stream,
             )
             return response
+
+    def _post_for_count(self, path: str, body: Mapping[str, Any]) -> TokenCount:
+        """Sends a request to an endpoint that counts tokens, and reads its answer."""
+        import httpx2
+
+        with self._vendor_errors():
+            response: httpx2.Response = self._client().post(
+                path, body=body, cast_to=httpx2.Response
+            )
+        raw = read_json(response.content, response.headers.get("content-type", ""))
+        if raw.get("error"):
+            raise self._reported_error(raw)
+        return read_count(raw, "input_tokens")
 
     def _ping(self) -> None:
         import httpx2

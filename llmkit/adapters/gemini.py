@@ -14,6 +14,7 @@ from llmkit.adapters.wire import (
     drain,
     end_mark_missing,
     lay_over,
+    read_count,
     read_json,
     readable,
     text_of,
@@ -21,6 +22,7 @@ from llmkit.adapters.wire import (
 from llmkit.errors import ConfigurationError, ContentFilterError, ProviderError
 from llmkit.request import Image, Message, Request
 from llmkit.streams import ChunkSource
+from llmkit.tokenizer import TokenCount
 from llmkit.types import Chunk, Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -175,6 +177,15 @@ class GeminiAdapter(VendorAdapter):
         drain(events)
         with readable():
             return answer.completion()
+
+    def _count_exactly(self, request: Request) -> TokenCount:
+        # The SDK refuses system instructions here, so they are counted as a turn of the user's,
+        # whose framing may differ by a few tokens.
+        contents = [_say_message(message) for message in request.messages]
+        with readable(), self._vendor_errors():
+            reply = self._client().models.count_tokens(model=request.model, contents=contents)
+        count = read_count({"totalTokens": reply.total_tokens}, "totalTokens")
+        return TokenCount(count, estimated=bool(request.system_text))
 
     def _read_events(
         self, events: Iterator[types.GenerateContentResponse]

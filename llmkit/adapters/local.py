@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.adapters.openai import OpenAIAdapter
 from llmkit.adapters.vendors import Vendor
-from llmkit.errors import ConfigurationError
+from llmkit.errors import ConfigurationError, ModelNotFoundError
 from llmkit.process_local import ProcessLocal
 from llmkit.scope import Scope, current_scope
 from llmkit.threads import Flag, run_detached
@@ -30,7 +30,7 @@ SLOTS = 4
 # tenth of one thread's speed.
 THREADS = 1
 
-_VENDOR = Vendor("local", "", None, key_required=False)
+_VENDOR = Vendor("local", "", None, key_required=False, counts_tokens=True)
 
 
 class _Server:
@@ -55,6 +55,7 @@ class LocalAdapter(OpenAIAdapter):
     """
 
     default_provider = "local"
+    extra = "local"
 
     def __init__(self, model: str, provider: str | None = None, **kwargs: Any) -> None:
         super().__init__(model, provider, **kwargs)
@@ -69,6 +70,12 @@ class LocalAdapter(OpenAIAdapter):
 
     def _prepare(self) -> None:
         super()._prepare()
+        if not self.info.known:
+            raise ModelNotFoundError(
+                f"there is no embedded model {self.model!r}; there is smollm2-135m",
+                provider=self.provider,
+                model=self.model,
+            )
         if self.api_base is None:
             _check_installed()
 

@@ -10,8 +10,9 @@ from llmkit.adapters.custom_request import CustomRequestAdapter
 from llmkit.adapters.error_table import OPENAI_CLASSES
 from llmkit.adapters.vendors import OPENAI_COMPATIBLE, Vendor
 from llmkit.adapters.wire import ToolCallParts, count_of, read_arguments, text_of
-from llmkit.errors import ConfigurationError, InvalidRequestError
+from llmkit.errors import ConfigurationError, InvalidRequestError, ModelNotFoundError
 from llmkit.request import Image, Message, Request
+from llmkit.tokenizer import TokenCount
 from llmkit.types import Completion, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import openai
 
 __all__ = ["OpenAIAdapter"]
+
+COUNT_PATH = "/responses/input_tokens"
 
 
 class OpenAIAdapter(CustomRequestAdapter):
@@ -136,6 +139,25 @@ class OpenAIAdapter(CustomRequestAdapter):
             return {"role": role, "content": message.content}
         return {"role": role, "content": [_say_part(part) for part in message.content]}
 
+    def _count_exactly(self, request: Request) -> TokenCount:
+        if not self.vendor.counts_tokens:
+            return super()._count_exactly(request)
+        body = {
+            "model": request.model,
+            "input": [_say_input(message) for message in request.messages],
+        }
+        try:
+            return self._post_for_count(COUNT_PATH, body)
+        except ModelNotFoundError as error:
+            if "model" in error.message.lower():
+                raise
+            raise InvalidRequestError(
+                f"{self.base_url} has no endpoint {COUNT_PATH} ({error.message}); exact=False "
+                "gives an estimate",
+                status=error.status,
+                request_id=error.request_id,
+            ) from error
+
     def _read_reply(self, raw: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         choice = raw["choices"][0]
         message = choice["message"]
@@ -214,6 +236,21 @@ def _say_part(part: str | Image) -> dict[str, Any]:
         return {"type": "text", "text": part}
     url = part.url or f"data:{part.media_type};base64,{part.data}"
     return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _say_input(message: Message) -> dict[str, Any]:
+    """Says a message as the Responses API does, to which the counting endpoint belongs."""
+    if isinstance(message.content, str):
+        return {"role": message.role, "content": message.content}
+    kind = "output_text" if message.role == "assistant" else "input_text"
+    parts: list[dict[str, Any]] = []
+    for part in message.content:
+        if isinstance(part, str):
+            parts.append({"type": kind, "text": part})
+        else:
+            url = _say_part(part)["image_url"]["url"]
+            parts.append({"type": "input_image", "image_url": url})
+    return {"role": message.role, "content": parts}
 
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:

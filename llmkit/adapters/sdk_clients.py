@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from llmkit.errors import ConfigurationError
 from llmkit.log import redact
 from llmkit.process_local import ProcessLocal
+from llmkit.scope import Scope, current_scope
+from llmkit.threads import Flag, run_detached
 
-__all__ = ["hide_keys", "import_sdk", "shared_client", "without_keys"]
+__all__ = ["forget_frames", "hide_keys", "import_sdk", "shared_client", "without_keys"]
 
 S = TypeVar("S")
 
@@ -31,24 +36,37 @@ class _SdkClients:
     """The process's SDK clients: building one costs up to 60 ms, and they can be shared."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # reentrant: a signal handler may make a call
+        self._building: dict[Address, Future[None]] = {}
         self._clients: OrderedDict[Address, tuple[object, Any]] = OrderedDict()
 
     def get(self, address: Address, pool: object, build: Callable[[], S]) -> S:
         client: S | None = self._find(address, pool)
-        if client is not None:
-            return client
-        with self._lock:
-            client = self._find(address, pool)  # another thread may have built it meanwhile
-            if client is None:
-                client = build()
-                self._clients[address] = (pool, client)
-                while len(self._clients) > MAX_CLIENTS:
-                    self._clients.popitem(last=False)
+        while client is None:
+            mine: Future[None] = Future()
+            building = self._building.setdefault(address, mine)
+            if building is mine:
+                try:
+                    client = build()
+                    self._keep(address, pool, client)
+                finally:
+                    del self._building[address]
+                    mine.set_result(None)
+            else:  # another thread builds it: wait no longer than this call may last
+                built = Flag()
+                building.add_done_callback(built.set)
+                (current_scope() or Scope()).wait(built, "waiting for the SDK's client")
+                client = self._find(address, pool)
         return client
 
     def keys(self) -> list[str]:
         return [key for _, _, key in tuple(self._clients) if len(key) >= SHORTEST_KEY]
+
+    def _keep(self, address: Address, pool: object, client: object) -> None:
+        with self._lock:
+            self._clients[address] = (pool, client)
+            while len(self._clients) > MAX_CLIENTS:
+                self._clients.popitem(last=False)
 
     def _find(self, address: Address, pool: object) -> Any:
         known = self._clients.get(address)
@@ -81,9 +99,19 @@ def import_sdk(module: str, extra: str) -> Any:
 
     Raises:
         ConfigurationError: It is not installed; the message has the pip command.
+        CallInterrupted: The current Scope ended first.
     """
+    known = sys.modules.get(module)
+    if known is not None and getattr(known.__spec__, "_initializing", False) is False:
+        return known
+    # It takes a second or more and can't be interrupted: on a thread of its own, the call's
+    # deadline holds, and the next call finds it loaded.
+    loaded = Flag()
+    future = run_detached(functools.partial(importlib.import_module, module), "import")
+    future.add_done_callback(loaded.set)
+    (current_scope() or Scope()).wait(loaded, f"loading the SDK {module}")
     try:
-        return importlib.import_module(module)
+        return future.result()
     except ImportError as error:
         raise ConfigurationError(
             f'the official SDK is missing: pip install "llmkit[{extra}]"'
@@ -99,6 +127,19 @@ def without_keys(text: str) -> str:
     for key in clients.keys() if clients is not None else ():
         text = text.replace(key, "***")
     return redact(text)
+
+
+def forget_frames(error: BaseException) -> None:
+    """Takes the SDK's frames off an error and its causes: their variables hold headers and keys.
+
+    Error reports that show local variables would show them, too.
+    """
+    seen: set[int] = set()
+    each: BaseException | None = error
+    while each is not None and id(each) not in seen:
+        seen.add(id(each))
+        each.__traceback__ = None
+        each = each.__cause__ or each.__context__
 
 
 def hide_keys(error: BaseException) -> None:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from llmkit.adapters.base import BaseLLMAdapter, Key
 from llmkit.adapters.error_table import to_llm_error
-from llmkit.adapters.sdk_clients import hide_keys, import_sdk, shared_client, without_keys
+from llmkit.adapters.sdk_clients import (
+    forget_frames,
+    hide_keys,
+    import_sdk,
+    shared_client,
+    without_keys,
+)
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.connection_pool import get_connection_pool
 from llmkit.errors import ConfigurationError, LLMError
@@ -100,7 +106,8 @@ class VendorAdapter(BaseLLMAdapter):
             build: Makes the client, given the key and the HTTP client that it must use.
         """
         key = self._resolve_key()
-        pool = get_connection_pool(self.provider, base_url)
+        # The provider's own pool, unless this adapter was given an address of its own.
+        pool = get_connection_pool(self.provider, None if self.api_base is None else base_url)
         return shared_client((type(self), base_url, key), pool, lambda: build(key, pool))
 
     @contextmanager
@@ -117,6 +124,7 @@ class VendorAdapter(BaseLLMAdapter):
             translated = self._translate(error)
             if translated is None:
                 raise  # not an SDK's: a programming error should look like one
+            forget_frames(error)
             raise translated from error
 
     def _translate(self, error: Exception) -> LLMError | None:

@@ -11,6 +11,7 @@ from llmkit.adapters.sdk_clients import without_keys
 from llmkit.errors import ProviderError
 from llmkit.log import get_logger
 from llmkit.scope import CallInterrupted, Scope
+from llmkit.tokenizer import TokenCount
 from llmkit.types import ToolCall
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ __all__ = [
     "end_mark_missing",
     "lay_over",
     "read_arguments",
+    "read_count",
     "read_event",
     "read_json",
     "readable",
@@ -162,6 +164,19 @@ def count_of(counts: Mapping[str, Any], name: str) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"{name} is {type(value).__name__}")
     return value
+
+
+def read_count(reply: Mapping[str, Any], name: str) -> TokenCount:
+    """Reads the vendor's own count of a prompt's tokens.
+
+    Raises:
+        ProviderError: There is none.
+    """
+    with readable():
+        tokens = count_of(reply, name)
+        if tokens is None:
+            raise KeyError(name)
+        return TokenCount(tokens, estimated=False)
 
 
 def lay_over(body: dict[str, Any], fields: Mapping[str, Any]) -> None:

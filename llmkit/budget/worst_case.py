@@ -18,7 +18,6 @@ dearer service tier, caching for longer than the default. They are charged when 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -183,6 +182,8 @@ def _other_parts(message: Message) -> int:
 
 def _other_fields(request: Request) -> int:
     """Returns what the rest of the request adds to the prompt, in tokens at most."""
+    import json
+
     tokens = 0
     for each in fields(request):
         value = getattr(request, each.name)
@@ -212,6 +213,7 @@ def _worst_prices(input_tokens: int, info: ModelInfo) -> tuple[Decimal, Decimal]
 
     None when the registry doesn't know them.
     """
+    info = info.priced_on()
     if info.prices is None or "input" not in info.prices or "output" not in info.prices:
         return None
     tables: list[Mapping[str, Any]] = [

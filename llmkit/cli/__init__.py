@@ -14,12 +14,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from llmkit.cli import complete, demo, doctor, models
+from llmkit.cli import complete, cost, demo, doctor, models, tokens
 from llmkit.cli.terminal import one_line, print_error, print_line, write
 
 __all__ = ["main"]
 
-_COMMANDS = {"complete": complete, "models": models, "doctor": doctor, "demo": demo}
+_COMMANDS = {
+    "complete": complete,
+    "models": models,
+    "doctor": doctor,
+    "demo": demo,
+    "tokens": tokens,
+    "cost": cost,
+}
 
 FAILED = 1
 USAGE = 2

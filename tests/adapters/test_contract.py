@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from llmkit import (
     BaseLLMAdapter,
     CallRecord,
     LLMError,
+    ModelNotFoundError,
 )
 from llmkit.testing import Answer, ProviderServer, RecordedRequest
 from llmkit.types import Usage
@@ -303,7 +305,8 @@ class TestGemini(AdapterContract):
 
 
 class TestGroq(AdapterContract):
-    case = GROQ
+    # Groq no longer serves it, but the registry still has its price.
+    case = replace(GROQ, known=True)
 
 
 class TestOpenRouter(AdapterContract):
@@ -312,3 +315,9 @@ class TestOpenRouter(AdapterContract):
 
 class TestLocal(AdapterContract):
     case = LOCAL
+
+    def test_warns_of_a_model_that_the_registry_does_not_know(self, server: ProviderServer) -> None:
+        """There is one embedded model; asking for another is an error, not its answer."""
+        with pytest.raises(ModelNotFoundError, match="smollm2-135m"):
+            self.case.adapter(server, provider=None, model="local:brand-new-9").generate("hi")
+        assert server.requests == []

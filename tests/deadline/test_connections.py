@@ -329,17 +329,22 @@ def test_a_fork_while_another_thread_calls(any_server: ProviderServer) -> None:
     any_server.answer = echo
     asked = adapter("openai", any_server.base_url("openai"), max_retries=0)
     over = threading.Event()
+    # A fork in the midst of a handshake can leave one of OpenSSL's own locks locked in the child.
+    connected = threading.Barrier(4)
 
     def call_on() -> int:
         calls = 0
         while not over.is_set():
             assert asked.generate(f"parent {calls}").text == f"parent {calls}"
             calls += 1
+            if calls == 1:
+                connected.wait(10)
         return calls
 
     looking_up = run_detached(over.wait, "resolver")
     parents = [Background(call_on) for _ in range(3)]
     try:
+        connected.wait(10)
         for _ in range(3):
             text, running = in_a_child(lambda: (asked.generate("child").text, detached_count()))
             assert text == "child"
