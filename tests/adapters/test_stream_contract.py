@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import ClassVar
-
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
