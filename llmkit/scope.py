@@ -20,6 +20,7 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from llmkit.errors import ErrorCode, InvalidRequestError, LLMError
+from llmkit.process_local import ProcessLocal
 from llmkit.threads import Flag
 
 __all__ = ["CallInterrupted", "Scope", "cancel_all", "current_scope", "deadline", "interruption"]
@@ -272,7 +273,7 @@ class _Entered:
             if outer is not None:
                 outer._adopt(scope)
         if not self._around - {None}:
-            _outermost[id(self)] = scope
+            _outermost.get()[id(self)] = scope
         _current.set(self)
         return scope
 
@@ -288,11 +289,11 @@ class _Entered:
         for outer in self._around:
             if outer is not None:
                 outer._release(self.scope)
-        _outermost.pop(id(self), None)
+        _outermost.get().pop(id(self), None)
 
 
 # The Scopes that are entered now and have none around them, by the entry's identity.
-_outermost: dict[int, Scope] = {}
+_outermost: ProcessLocal[dict[int, Scope]] = ProcessLocal(dict)
 
 
 def _entry() -> _Entered | None:
@@ -318,7 +319,7 @@ def cancel_all(message: str) -> None:
     Args:
         message: What the errors of the cancelled calls will say.
     """
-    for scope in list(_outermost.values()):
+    for scope in list(_outermost.get().values()):
         scope.cancel(message)
 
 

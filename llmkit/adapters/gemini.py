@@ -10,6 +10,7 @@ from llmkit.adapters.error_table import GEMINI_CLASSES
 from llmkit.adapters.vendor_adapter import VendorAdapter
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.adapters.wire import (
+    check_stream_type,
     count_of,
     drain,
     end_mark_missing,
@@ -196,6 +197,8 @@ class GeminiAdapter(VendorAdapter):
                 event = next(events, None)
                 if event is None:
                     return
+                reply = event.sdk_http_response
+                check_stream_type(_header((reply.headers if reply else None) or {}, "content-type"))
                 fields = event.model_dump(mode="json", by_alias=True, exclude_none=True)
             yield fields
 

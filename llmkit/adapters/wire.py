@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ToolCallParts",
     "check_event_stream",
+    "check_stream_type",
     "count_of",
     "drain",
     "end_mark_missing",
@@ -62,9 +63,23 @@ def check_event_stream(response: httpx2.Response) -> None:
     Raises:
         ProviderError: It says that it is something else.
     """
-    content_type = response.headers.get("content-type", "")
-    if content_type and "text/event-stream" not in content_type.lower():
+    try:
+        check_stream_type(response.headers.get("content-type", ""))
+    except ProviderError:
         response.close()
+        raise
+
+
+def check_stream_type(content_type: str) -> None:
+    """Makes sure that a reply's type is that of a stream of events.
+
+    Args:
+        content_type: What the reply says that it is; "" when it doesn't.
+
+    Raises:
+        ProviderError: It is something else.
+    """
+    if content_type and "text/event-stream" not in content_type.lower():
         raise ProviderError(f"the reply is {content_type}, not a stream of events")
 
 

@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace) -> int:
                 print_line(reply.text.removesuffix("\n"))
     for warning in reply.warnings:
         print_error(f"warning: {warning}")
+    if reply.finish_reason == "length":
+        print_error("warning: the answer is cut off: it reached the longest that was allowed")
     return 0
 
 

@@ -307,6 +307,12 @@ class StreamContract:
         assert [len(record.attempts) for record in records] == [1, 1, 1, 1]
         assert all(record.first_chunk is not None for record in records[:3])
 
+    def test_refuses_another_type(self, server: ProviderServer, adapter: BaseLLMAdapter) -> None:
+        """A page of a proxy in between is no stream, even if something in it looks like one."""
+        server.answer = Answer("fine", content_type="text/html")
+        with pytest.raises(ProviderError, match="text/html"):
+            adapter.stream("hi", max_retries=0)
+
     def test_closes_at_once(self, server: ProviderServer, adapter: BaseLLMAdapter) -> None:
         """Closing a stream early ends the connection, and the completion says that it was cut."""
         server.answer = Answer(chunks=("first", "x" * 9000), stall_after=5000)

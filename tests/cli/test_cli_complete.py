@@ -58,6 +58,15 @@ def test_options_reach_the_model(server: ProviderServer, capsys: Capture) -> Non
     assert [message["role"] for message in sent["messages"]] == ["system", "user"]
 
 
+def test_a_cut_off_answer_is_said(server: ProviderServer, capsys: Capture) -> None:
+    """An answer that reached the longest allowed is not taken for a whole one."""
+    server.answer = Answer("Once upon a", finish_reason="length")
+    assert main(["complete", "hi", "--max-tokens", "3"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Once upon a\n"
+    assert "cut off" in captured.err
+
+
 @pytest.mark.parametrize("arguments", [["complete"], ["complete", "-"]])
 def test_the_prompt_may_come_from_a_pipe(
     monkeypatch: pytest.MonkeyPatch, server: ProviderServer, arguments: list[str]
