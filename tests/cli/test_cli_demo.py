@@ -71,7 +71,8 @@ def test_the_real_model_shows_everything(capsys: Capture) -> None:
 def test_a_real_process_answers_and_ends() -> None:
     """A process that used the embedded model prints its answer and exits by itself."""
     code, output, errors = finish(start("complete", "hi", "--model", "local:", "--max-tokens", "5"))
-    assert (code, errors) == (0, "")
+    assert code == 0
+    assert all("cut off" in line for line in errors.splitlines())
     assert output.strip()
 
 
