@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import ConfigurationError
@@ -12,12 +12,13 @@ from llmkit.models.reading import UNREADABLE
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-    from llmkit.models.registry import Registry
 
 __all__ = ["add_declared", "add_file"]
 
+Put = Callable[[str, Mapping[str, Any]], object]
 
-def add_declared(registry: Registry, entries: Iterable[EntryPoint]) -> None:
+
+def add_declared(put: Put, entries: Iterable[EntryPoint]) -> None:
     """Adds what installed packages declare in the entry point group `llmkit.models`.
 
     Each is a mapping from names to facts, or a function that returns one. One that is broken is
@@ -25,7 +26,7 @@ def add_declared(registry: Registry, entries: Iterable[EntryPoint]) -> None:
     for other reasons must not stop all calls.
 
     Args:
-        registry: Where to.
+        put: Adds one model: its name and facts.
         entries: Of that group.
     """
     for entry in entries:
@@ -33,7 +34,7 @@ def add_declared(registry: Registry, entries: Iterable[EntryPoint]) -> None:
             found = entry.load()
             models = found() if callable(found) else found
             for name, facts in models.items():
-                registry.put(name, facts)
+                put(name, facts)
         # A stranger's code may raise anything.
         except Exception as error:
             get_logger("models").warning(
@@ -45,11 +46,11 @@ def add_declared(registry: Registry, entries: Iterable[EntryPoint]) -> None:
             )
 
 
-def add_file(registry: Registry, file: str) -> None:
+def add_file(put: Put, file: str) -> None:
     """Adds the models of a file of the form of models.json, of which only `models` counts.
 
     Args:
-        registry: Where to.
+        put: Adds one model: its name and facts.
         file: The path; its suffix is `.json` or `.toml`.
 
     Raises:
@@ -62,7 +63,7 @@ def add_file(registry: Registry, file: str) -> None:
         if not isinstance(facts, Mapping):
             raise _broken(file, f"models.{name}: expected a table of facts")
         try:
-            registry.put(name, facts)
+            put(name, facts)
         except UNREADABLE as error:
             raise _broken(file, f"models.{name}: {error}") from error
 

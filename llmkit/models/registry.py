@@ -168,7 +168,7 @@ def _build(file: str | None) -> Registry:
     if entries or file is not None:
         from llmkit.models import additions
 
-        additions.add_declared(made, entries)
+        additions.add_declared(made.put, entries)
         if file is not None:
-            additions.add_file(made, file)
+            additions.add_file(made.put, file)
     return made
