@@ -305,10 +305,7 @@ class _Call:
             return result
         except CallInterrupted as interruption:
             code = interruption.code
-            error = interruption.to_error()
-            # Too large a reply would be so again, and cost as much again.
-            error.retryable = error.retryable and code is not ErrorCode.LLM_PROVIDER_ERROR
-            raise error from None
+            raise interruption.to_error() from None
         except LLMError as error:
             code, status, request_id = error.code, error.status, error.request_id
             self._failure = error
