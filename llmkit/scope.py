@@ -216,6 +216,19 @@ class Scope:
         """
         self.wait(Flag(), "waiting before another try", seconds)
 
+    def bounded_by(self, other: Scope) -> Scope:
+        """Returns a Scope inside this one that also ends when the time of another does.
+
+        Args:
+            other: The other one; only its deadline counts.
+        """
+        inner = Scope(parent=self, clock=self._clock)
+        if other.deadline is not None and (
+            inner.deadline is None or other.deadline < inner.deadline
+        ):
+            inner.deadline, inner.timeout = other.deadline, other.timeout
+        return inner
+
     def entered(self) -> _Entered:
         """Returns a context manager in which this Scope is the current one."""
         return _Entered(self)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from llmkit.errors import Attempt, ErrorCode, ProviderError
 
-__all__ = ["CallRecord", "Chunk", "Completion", "FinishReason", "ToolCall", "Usage"]
+__all__ = ["CallRecord", "Chunk", "Completion", "Fallback", "FinishReason", "ToolCall", "Usage"]
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
@@ -290,6 +290,21 @@ _DOCUMENTED_KEYS: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Fallback:
+    """One step of a call from a model that failed to the next one.
+
+    Attributes:
+        from_model: The model that failed, by its bare name.
+        to_model: The model that was asked instead.
+        reason: What went wrong with the first.
+    """
+
+    from_model: str
+    to_model: str
+    reason: ErrorCode
+
+
+@dataclass(frozen=True, slots=True)
 class CallRecord:
     """One logical call, as every observer gets it when the call is over.
 
@@ -305,6 +320,8 @@ class CallRecord:
         cost: USD; None when unknown.
         attempts: Every HTTP request made.
         metadata: What the caller gave as `metadata`.
+        fallbacks: Every step to another model, in their order.
+        cached: Where a cached answer came from; None for a fresh one, or none.
     """
 
     model: str
@@ -318,6 +335,8 @@ class CallRecord:
     cost: Decimal | None
     attempts: tuple[Attempt, ...]
     metadata: Mapping[str, Any]
+    fallbacks: tuple[Fallback, ...] = ()
+    cached: str | None = None
 
     @property
     def ok(self) -> bool:

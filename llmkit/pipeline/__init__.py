@@ -1,0 +1,70 @@
+"""One call's way: what every adapter's call goes through, around the vendor's own step.
+
+    LogicalCall     Scope: the deadline and the cancel switch; one CallRecord for the observers
+      (fallback over models, or a race: on the rungs above)
+        ModelCall   retried: every HTTP request is an Attempt
+          budgeted  reserves what the try may cost, and settles
+            adapter._generate_text
+
+A stream takes the same way up to its first chunk; afterwards it can only break.
+"""
+
+from __future__ import annotations
+
+from llmkit.pipeline.fitting import say_for
+from llmkit.pipeline.logical_call import LogicalCall
+from llmkit.pipeline.model_call import Begun, ModelCall, read_answer
+from llmkit.pipeline.options import Adapter, CallOptions
+from llmkit.request import Request
+from llmkit.streams import Stream
+from llmkit.types import Completion
+
+__all__ = [
+    "Adapter",
+    "Begun",
+    "CallOptions",
+    "LogicalCall",
+    "ModelCall",
+    "complete",
+    "open_stream",
+    "read_answer",
+    "say_for",
+]
+
+
+def complete(adapter: Adapter, request: Request, options: CallOptions) -> Completion:
+    """Makes one call of one model.
+
+    Args:
+        adapter: Whom to ask.
+        request: What to ask.
+        options: How.
+
+    Returns:
+        The answer, with its attempts, cost, latency and warnings.
+
+    Raises:
+        LLMError: The call failed, whatever the reason; `attempts` lists what was tried.
+    """
+    only = ModelCall(adapter, request, options)
+    call = LogicalCall(only, options, request.metadata)
+    return call.complete(lambda: (only, only.answer()))
+
+
+def open_stream(adapter: Adapter, request: Request, options: CallOptions) -> Stream:
+    """Makes one streamed call of one model, up to its first chunk.
+
+    Args:
+        adapter: Whom to ask.
+        request: What to ask.
+        options: How.
+
+    Returns:
+        The stream, which has begun.
+
+    Raises:
+        LLMError: There was no first chunk.
+    """
+    only = ModelCall(adapter, request, options, streamed=True)
+    call = LogicalCall(only, options, request.metadata)
+    return call.stream(lambda: (only, only.begin(call.scope)))

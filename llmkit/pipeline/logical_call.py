@@ -1,0 +1,163 @@
+"""A call as its user sees it, whatever models it asks: one time-out, one record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from llmkit.errors import AllModelsFailedError, Attempt, LLMError
+from llmkit.performance import get_performance_tracker, notify
+from llmkit.pipeline.model_call import Begun, ModelCall, code_of
+from llmkit.pipeline.options import CallOptions
+from llmkit.scope import CallInterrupted, Scope
+from llmkit.streams import Stream
+from llmkit.types import CallRecord, Completion, Fallback, Usage
+
+__all__ = ["LogicalCall"]
+
+
+class LogicalCall:
+    """One call while it is under way: its clock, and the models that it asks.
+
+    Args:
+        first: The model that is asked first.
+        options: How the whole call is made.
+        metadata: The caller's notes, for the observers.
+
+    Attributes:
+        asked: Every model that was asked, in the order in which that began.
+        fallbacks: Every step from one model to the next.
+        scope: The whole call's time and cancel switch.
+    """
+
+    __slots__ = (
+        "_began",
+        "_first_chunk",
+        "_metadata",
+        "_options",
+        "_started_at",
+        "_streamed",
+        "asked",
+        "fallbacks",
+        "scope",
+    )
+
+    def __init__(self, first: ModelCall, options: CallOptions, metadata: Mapping[str, Any]) -> None:
+        self.asked = [first]
+        self.fallbacks: list[Fallback] = []
+        self._options = options
+        self._metadata = metadata
+        self._streamed = first.streamed
+        self._started_at = time.time()
+        self._began = time.perf_counter()
+        self._first_chunk: float | None = None
+        self.scope = Scope(options.timeout)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every HTTP request that was made, of whatever model; of a racer that lost, as cut."""
+        if len(self.asked) == 1:
+            return self.asked[0].attempts
+        return tuple(attempt for each in self.asked for attempt in each.attempts_if_cut())
+
+    def complete(self, step: Callable[[], tuple[ModelCall, Completion]]) -> Completion:
+        """Runs what gets the answer.
+
+        Args:
+            step: Gets it, inside the call's Scope, and says which model gave it.
+
+        Returns:
+            The answer, with its attempts and latency.
+
+        Raises:
+            LLMError: There is none; `attempts` lists what was tried.
+        """
+        with self._recorded(), self.scope.entered():
+            answering, reply = step()
+        self._finish(reply, answering)
+        return reply
+
+    def stream(self, step: Callable[[], tuple[ModelCall, Begun]]) -> Stream:
+        """Runs what gets a stream's first chunk.
+
+        Args:
+            step: Gets it, inside the call's Scope, and says which model gave it.
+
+        Returns:
+            The stream, which has begun.
+
+        Raises:
+            LLMError: There was no first chunk.
+        """
+        until_first = Scope(self._options.first_chunk_timeout, parent=self.scope)
+        with self._recorded(), self.scope.entered(), until_first.entered():
+            answering, begun = step()
+        self._first_chunk = time.perf_counter() - self._began
+
+        def end(outcome: Completion | LLMError) -> None:
+            answering.end_stream(outcome)
+            self._finish(outcome, answering)
+
+        return Stream(
+            begun.source,
+            first=begun.first,
+            ended=begun.ended,
+            scope=begun.scope,
+            idle_timeout=self._options.idle_timeout,
+            describe=lambda error: self._describe(error, answering),
+            on_end=end,
+        )
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Tells the observers if the call fails, after its Scope has been left."""
+        try:
+            yield
+        except LLMError as error:
+            self._finish(self._describe(error, self.asked[-1]), self.asked[-1])
+            raise
+        except CallInterrupted as interruption:  # outside a try: while it waited for the next
+            last = self.asked[-1]
+            cut = self._describe(interruption.to_error(), last)
+            self._finish(cut, last)
+            raise cut from last.failure
+        except BaseException as bug:  # passed on as it is; only the record needs some code
+            self._finish(LLMError(repr(bug), code=code_of(bug)), self.asked[-1])
+            raise
+
+    def _describe(self, error: LLMError, concerned: ModelCall) -> LLMError:
+        """Adds to an error which model it concerns, and what was tried."""
+        if not isinstance(error, AllModelsFailedError):  # which concerns them all
+            error.provider = error.provider or concerned.adapter.provider
+            error.model = error.model or concerned.adapter.model
+        error.attempts = self.attempts
+        return error
+
+    def _finish(self, outcome: Completion | LLMError, concerned: ModelCall) -> None:
+        """Completes the answer's figures and tells the observers."""
+        latency = time.perf_counter() - self._began
+        usage, cost, code, cached = Usage(), None, None, None
+        outcome.attempts = attempts = self.attempts
+        if isinstance(outcome, LLMError):
+            code = outcome.code
+        else:
+            outcome.latency = latency
+            usage, cost, cached = outcome.usage, outcome.cost, outcome.cached
+        record = CallRecord(
+            model=concerned.adapter.model,
+            provider=concerned.adapter.provider,
+            code=code,
+            started_at=self._started_at,
+            latency=latency,
+            first_chunk=self._first_chunk,
+            streamed=self._streamed,
+            usage=usage,
+            cost=cost,
+            attempts=attempts,
+            metadata=self._metadata,
+            fallbacks=tuple(self.fallbacks),
+            cached=cached,
+        )
+        notify((get_performance_tracker(), *self._options.observers), record)

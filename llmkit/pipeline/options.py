@@ -1,0 +1,69 @@
+"""What the pipeline is told of a call: whom it asks, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from llmkit.budget import Budget
+from llmkit.models import ModelInfo
+from llmkit.performance import Observer
+from llmkit.request import Request
+from llmkit.retry import RetryPolicy
+from llmkit.streams import ChunkSource
+from llmkit.types import Completion
+
+__all__ = ["Adapter", "CallOptions"]
+
+
+class Adapter(Protocol):
+    """What the pipeline knows of an adapter: one model, and the two vendor-specific steps."""
+
+    @property
+    def model(self) -> str:
+        """The model's bare name."""
+
+    @property
+    def provider(self) -> str:
+        """Its provider's name."""
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the registry knows of it."""
+
+    def ensure_initialized(self) -> bool:
+        """Gets ready what a first call needs."""
+
+    @property
+    def never_takes(self) -> frozenset[str]:
+        """Fields of a Request that the vendor has no word for, whatever the model."""
+
+    def _generate_text(self, request: Request) -> Completion | Mapping[str, Any]: ...
+
+    def _stream_text(self, request: Request) -> ChunkSource: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """How a call is made, as opposed to what it asks.
+
+    Attributes:
+        timeout: Seconds for the whole call; None sets no limit (a Scope around it still does).
+        attempt_timeout: Seconds for each single try; None: as long as the call may last. In a chain
+            of models, all tries of one model have this time together.
+        first_chunk_timeout: Seconds until a stream's first chunk, all tries together; None: no
+            limit but `timeout`.
+        idle_timeout: Seconds between two chunks of a stream; None: no limit but `timeout`.
+        retry: When to try again.
+        observers: Who is told about the call, besides the process's tracker.
+        budgets: What pays for the call, besides the budgets of the blocks around it.
+    """
+
+    timeout: float | None = None
+    attempt_timeout: float | None = None
+    first_chunk_timeout: float | None = None
+    idle_timeout: float | None = None
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    observers: Sequence[Observer] = ()
+    budgets: Sequence[Budget] = ()
