@@ -61,6 +61,10 @@ _HOMES = {
     "deadline": "scope",
     "find_alternative_model": "models",
     "estimate_cost": "estimates",
+    "execute_llm_with_fallback": "fallback",
+    "execute_parallel": "parallel",
+    "execute_with_fallbacks": "fallback",
+    "Fallback": "types",
     "get_adapter": "adapters",
     "get_connection_pool": "connection_pool",
     "get_llm_factory": "adapters",
@@ -72,9 +76,11 @@ _HOMES = {
     "health_check": "connection_pool",
     "initialize_llm_module": "lifecycle",
     "list_available_models": "models",
+    "race_models": "parallel",
     "register_model": "models",
     "reload_settings": "settings",
     "retry_with_exponential_backoff": "retry",
+    "select_models": "fallback",
     "shutdown": "lifecycle",
 }
 
@@ -125,6 +131,11 @@ if TYPE_CHECKING:
     from llmkit.estimates import (
         estimate_cost as estimate_cost,
     )
+    from llmkit.fallback import (
+        execute_llm_with_fallback as execute_llm_with_fallback,
+        execute_with_fallbacks as execute_with_fallbacks,
+        select_models as select_models,
+    )
     from llmkit.lifecycle import (
         initialize_llm_module as initialize_llm_module,
         shutdown as shutdown,
@@ -138,6 +149,10 @@ if TYPE_CHECKING:
         get_model_info as get_model_info,
         list_available_models as list_available_models,
         register_model as register_model,
+    )
+    from llmkit.parallel import (
+        execute_parallel as execute_parallel,
+        race_models as race_models,
     )
     from llmkit.performance import (
         get_performance_tracker as get_performance_tracker,
@@ -171,6 +186,7 @@ if TYPE_CHECKING:
         CallRecord as CallRecord,
         Chunk as Chunk,
         Completion as Completion,
+        Fallback as Fallback,
         ToolCall as ToolCall,
         Usage as Usage,
     )

@@ -26,6 +26,8 @@ Observer = Callable[[CallRecord], object]
 # Latencies kept for each model, the newest ones: enough for a steady p95.
 WINDOW = 1000
 
+_CUT = ErrorCode.LLM_CANCELLED
+
 # Sums of money are exact, whatever decimal context the application has set.
 _EXACT = Context(prec=60)
 
@@ -41,6 +43,7 @@ class _Figures:
     output_tokens: int = 0
     cost: Decimal = Decimal(0)
     unpriced: int = 0
+    cache_hits: int = 0
     errors: collections.Counter[str] = field(default_factory=collections.Counter)
     fallbacks: collections.Counter[str] = field(default_factory=collections.Counter)
     latencies: collections.deque[float] = field(
@@ -58,12 +61,16 @@ class LLMPerformanceTracker:
     def __call__(self, record: CallRecord) -> None:
         """Takes a call's record: the tracker is an observer."""
         with self._lock:
+            self._add_others(record)
             figures = self._figures(record.model, record.provider)
             figures.requests += 1
-            if record.ok:
+            if record.cached:  # its tokens and its cost were counted when it was fresh
+                figures.successes += 1
+                figures.cache_hits += 1
+            elif record.ok:
                 self._add_success(
                     figures,
-                    record.latency,
+                    _own_latency(record),
                     record.usage.input_tokens,
                     record.usage.output_tokens,
                 )
@@ -72,7 +79,7 @@ class LLMPerformanceTracker:
                 else:
                     figures.cost = _EXACT.add(figures.cost, record.cost)
             else:
-                self._add_failure(figures, str(record.code))
+                self._add_failure(figures, str(_own_code(record)))
 
     def record_request(self, model: str, provider: str) -> None:
         """Counts a request that begins; `record_success` or `record_failure` should follow."""
@@ -113,7 +120,7 @@ class LLMPerformanceTracker:
     def record_fallback(self, from_model: str, to_model: str, reason: object) -> None:
         """Counts that `to_model` took over from `from_model`, and why."""
         with self._lock:
-            self._figures(from_model, provider="").fallbacks[f"{to_model}: {reason}"] += 1
+            self._add_fallback(from_model, to_model, reason)
 
     def get_stats(self, model: str | None = None) -> dict[str, Any]:
         """Returns the figures.
@@ -123,10 +130,12 @@ class LLMPerformanceTracker:
 
         Returns:
             For one model: `provider`, `requests`, `successes`, `failures`, `cancelled`,
-            `success_rate` (0 to 1, of what ended either way; None before), `avg_latency_ms`,
-            `p50_latency_ms`, `p95_latency_ms` (of the newest 1,000 successes; None without any),
+            `cache_hits` (of the successes), `success_rate` (0 to 1, of what ended either way; None
+            before), `avg_latency_ms`, `p50_latency_ms`, `p95_latency_ms` (of the newest 1,000 fresh
+            successes; None without any),
             `prompt_tokens`, `completion_tokens`, `total_tokens`, `cost` (USD, Decimal, of the
-            successes whose price is known), `unpriced` (the number of the others), `errors` and
+            successes whose price is known), `unpriced` (the number of the others, and of the
+            races that the model lost: what those cost is unknown), `errors` and
             `fallbacks` (counts). For all: such a dict for each model. An unknown model has zeros.
         """
         with self._lock:
@@ -145,6 +154,25 @@ class LLMPerformanceTracker:
             figures = self._models[model] = _Figures(provider)
         figures.provider = figures.provider or provider  # a fallback is counted without one
         return figures
+
+    def _add_others(self, record: CallRecord) -> None:
+        """Counts the models that were asked before the one that answered, or beside it."""
+        last = {each.model: each for each in record.attempts if each.model != record.model}
+        reasons: dict[str, ErrorCode | None] = {name: each.code for name, each in last.items()}
+        for step in record.fallbacks:
+            self._add_fallback(step.from_model, step.to_model, step.reason)
+            reasons[step.from_model] = step.reason
+        for model, reason in reasons.items():
+            figures = self._figures(model, last[model].provider if model in last else "")
+            figures.requests += 1
+            if reason not in (_CUT, None):
+                self._add_failure(figures, str(reason))
+            else:  # it has lost a race
+                figures.cancelled += 1
+                figures.unpriced += 1
+
+    def _add_fallback(self, from_model: str, to_model: str, reason: object) -> None:
+        self._figures(from_model, provider="").fallbacks[f"{to_model}: {reason}"] += 1
 
     @staticmethod
     def _add_success(
@@ -188,6 +216,21 @@ def notify(observers: Iterable[Observer], record: CallRecord) -> None:
             get_logger("performance").exception("observer %r failed", observer)
 
 
+def _own_latency(record: CallRecord) -> float:
+    """Returns how long the answering model took, without those that were asked before it."""
+    if all(attempt.model == record.model for attempt in record.attempts):
+        return record.latency
+    own = [each for each in record.attempts if each.model == record.model]
+    return sum(each.wait + each.duration for each in own if each.code is not _CUT)
+
+
+def _own_code(record: CallRecord) -> ErrorCode | None:
+    """Returns what went wrong with the model that was asked last."""
+    if record.code is ErrorCode.LLM_ALL_MODELS_FAILED and record.attempts:
+        return record.attempts[-1].code
+    return record.code
+
+
 def _summary(figures: _Figures) -> dict[str, Any]:
     ended = figures.successes + figures.failures
     ordered = sorted(figures.latencies)
@@ -197,6 +240,7 @@ def _summary(figures: _Figures) -> dict[str, Any]:
         "successes": figures.successes,
         "failures": figures.failures,
         "cancelled": figures.cancelled,
+        "cache_hits": figures.cache_hits,
         "success_rate": figures.successes / ended if ended else None,
         "avg_latency_ms": 1000 * sum(ordered) / len(ordered) if ordered else None,
         "p50_latency_ms": _percentile(ordered, 50),

@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 __all__ = [
@@ -22,7 +22,9 @@ __all__ = [
     "Once",
     "TooManyThreadsError",
     "detached_count",
+    "executor",
     "run_detached",
+    "start",
 ]
 
 T = TypeVar("T")
@@ -60,6 +62,28 @@ def run_detached(task: Callable[[], T], name: str) -> Future[T]:
         _places.pop()
     except IndexError:
         raise TooManyThreadsError(f"{MAX_DETACHED} detached tasks are running") from None
+    return start(task, name, on_end=lambda: _places.append(True))
+
+
+def start(
+    task: Callable[[], T], name: str, on_end: Callable[[], object] | None = None
+) -> Future[T]:
+    """Runs a task on a thread of its own, in a copy of the caller's context.
+
+    Whoever starts it also cuts it, by its Scope. The thread is a daemon, so that even a task which
+    can't be cut, such as a user's own adapter that sleeps, does not hold the interpreter's exit.
+
+    Args:
+        task: What to do.
+        name: What the thread is called, behind `llmkit-`.
+        on_end: Called on the thread when the task is over, or at once if it can't be started.
+
+    Returns:
+        A future of the result.
+
+    Raises:
+        TooManyThreadsError: The system has no more threads.
+    """
     future: Future[T] = Future()
     context = contextvars.copy_context()
 
@@ -69,14 +93,26 @@ def run_detached(task: Callable[[], T], name: str) -> Future[T]:
         except BaseException as error:  # handed to whoever asks for the result
             future.set_exception(error)
         finally:
-            _places.append(True)
+            if on_end is not None:
+                on_end()
 
     try:
         threading.Thread(target=run, name=f"llmkit-{name}", daemon=True).start()
-    except RuntimeError as error:  # the system has no more threads
-        _places.append(True)
+    except RuntimeError as error:
+        if on_end is not None:
+            on_end()
         raise TooManyThreadsError(str(error)) from error
     return future
+
+
+def executor(max_workers: int, name: str) -> ThreadPoolExecutor:
+    """Makes an executor for tasks that obey a Scope.
+
+    Args:
+        max_workers: How many run at a time.
+        name: What its threads are called, behind `llmkit-`.
+    """
+    return ThreadPoolExecutor(max_workers, thread_name_prefix=f"llmkit-{name}")
 
 
 def detached_count() -> int:

@@ -26,6 +26,7 @@ SUMMARY = {
     "successes": 0,
     "failures": 0,
     "cancelled": 0,
+    "cache_hits": 0,
     "success_rate": None,
     "avg_latency_ms": None,
     "p50_latency_ms": None,

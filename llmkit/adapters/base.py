@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from llmkit.adapters.call_reader import CallReader
 from llmkit.budget import Budget
 from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
 from llmkit.models import ModelInfo, get_model_info
@@ -14,7 +15,7 @@ from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
 from llmkit.request import Message, Prompt, Request, check_seconds
 from llmkit.request.checks import check_whole
-from llmkit.retry import RetryPolicy, call_with_retries
+from llmkit.retry import call_with_retries
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.settings import Settings, get_settings
 from llmkit.streams import ChunkSource, Stream
@@ -29,7 +30,7 @@ Key = str | Callable[[], str] | None
 HEALTH_TIMEOUT = 10.0
 
 
-class BaseLLMAdapter(ABC):
+class BaseLLMAdapter(CallReader, ABC):
     """One model of one provider.
 
     A subclass implements `_generate_text(request)`, which returns a `Completion`, or a mapping
@@ -158,7 +159,7 @@ class BaseLLMAdapter(ABC):
             kwargs["stop"] = stop_sequences
         if not retry_on_failure:
             kwargs["max_retries"] = 0
-        return self.run(*self._read_call(prompt, {**kwargs, **given}))
+        return self.run(*self.read_call(prompt, {**kwargs, **given}))
 
     def stream(
         self,
@@ -192,7 +193,7 @@ class BaseLLMAdapter(ABC):
             kwargs["stop"] = stop_sequences
         if not retry_on_failure:
             kwargs["max_retries"] = 0
-        return self.run_stream(*self._read_call(prompt, {**kwargs, **given}, streamed=True))
+        return self.run_stream(*self.read_call(prompt, {**kwargs, **given}, streamed=True))
 
     def run(self, request: Request, options: CallOptions) -> Completion:
         """Makes a checked request. Client uses this; see `pipeline.complete`."""
@@ -201,49 +202,6 @@ class BaseLLMAdapter(ABC):
     def run_stream(self, request: Request, options: CallOptions) -> Stream:
         """Makes a checked request as a stream. Client uses this; see `pipeline.open_stream`."""
         return open_stream(self, request, options)
-
-    def read_options(
-        self,
-        *,
-        streamed: bool = False,
-        timeout: float | None = None,
-        attempt_timeout: float | None = None,
-        first_chunk_timeout: float | None = None,
-        idle_timeout: float | None = None,
-        max_retries: int | None = None,
-    ) -> CallOptions:
-        """Checks how a call is to be made, and fills in the adapter's and the settings' defaults.
-
-        Args:
-            streamed: Whether it is a stream, for which only a given `timeout` bounds the whole.
-            timeout: Seconds for the whole call.
-            attempt_timeout: Seconds for each try.
-            first_chunk_timeout: Seconds until a stream's first chunk.
-            idle_timeout: Seconds between a stream's chunks.
-            max_retries: Tries after the first.
-
-        Returns:
-            The options.
-
-        Raises:
-            InvalidRequestError: One of them can't be meant.
-        """
-        usual = self.timeout or self.settings.request_timeout
-        total = check_seconds("timeout", timeout)
-        retries = check_whole("max_retries", max_retries, 0)
-        if retries is None:
-            retries = self.max_retries
-        if retries is None:
-            retries = self.settings.llm_retry_max_attempts
-        return CallOptions(
-            timeout=total if streamed else total or usual,
-            attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
-            first_chunk_timeout=check_seconds("first_chunk_timeout", first_chunk_timeout) or usual,
-            idle_timeout=check_seconds("idle_timeout", idle_timeout) or usual,
-            retry=RetryPolicy(max_retries=retries),
-            observers=self.observers,
-            budgets=self.budgets,
-        )
 
     def tokenize(self, text: str) -> int:
         """Returns how many tokens a text takes, see `llmkit.tokenizer.count_tokens`."""
@@ -342,7 +300,7 @@ class BaseLLMAdapter(ABC):
             yield Chunk(answer.text)
         return answer
 
-    def _prepare(self) -> None:  # noqa: B027 - not abstract: an adapter may need nothing
+    def _prepare(self) -> None:
         """Checks what a first call needs."""
 
     def _count_exactly(self, request: Request) -> TokenCount:
@@ -354,39 +312,5 @@ class BaseLLMAdapter(ABC):
             model=self.model,
         )
 
-    def _ping(self) -> None:  # noqa: B027 - not abstract: an adapter may have nothing to ask
+    def _ping(self) -> None:
         """Asks the provider for something that costs nothing."""
-
-    def _read_call(
-        self, prompt: Prompt, keywords: dict[str, Any], streamed: bool = False
-    ) -> tuple[Request, CallOptions]:
-        for name in ("max_tokens", "temperature", "top_p"):
-            if keywords.get(name) is None:
-                keywords[name] = getattr(self, name)
-        names = (*_OPTION_NAMES, *_STREAM_OPTION_NAMES) if streamed else _OPTION_NAMES
-        options = self.read_options(
-            streamed=streamed, **{name: keywords.pop(name) for name in names if name in keywords}
-        )
-        asked = {name: keywords.pop(name) for name in _REQUEST_NAMES if name in keywords}
-        return Request.build(self.model, prompt, vendor_parameters=keywords, **asked), options
-
-
-_OPTION_NAMES = (
-    "timeout",
-    "attempt_timeout",
-    "max_retries",
-)
-_STREAM_OPTION_NAMES = ("first_chunk_timeout", "idle_timeout")
-_REQUEST_NAMES = (
-    "system",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "reasoning_effort",
-    "extra_body",
-    "extra_headers",
-    "metadata",
-    "on_unsupported",
-)

@@ -11,10 +11,9 @@ A stream takes the same way up to its first chunk; afterwards it can only break.
 
 from __future__ import annotations
 
-from llmkit.pipeline.fitting import say_for
 from llmkit.pipeline.logical_call import LogicalCall
-from llmkit.pipeline.model_call import Begun, ModelCall, read_answer
-from llmkit.pipeline.options import Adapter, CallOptions
+from llmkit.pipeline.model_call import Begun, ModelCall, read_answer, stand_in
+from llmkit.pipeline.options import Adapter, CallOptions, Target
 from llmkit.request import Request
 from llmkit.streams import Stream
 from llmkit.types import Completion
@@ -25,10 +24,11 @@ __all__ = [
     "CallOptions",
     "LogicalCall",
     "ModelCall",
+    "Target",
     "complete",
     "open_stream",
     "read_answer",
-    "say_for",
+    "stand_in",
 ]
 
 

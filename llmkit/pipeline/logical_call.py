@@ -160,4 +160,5 @@ class LogicalCall:
             fallbacks=tuple(self.fallbacks),
             cached=cached,
         )
-        notify((get_performance_tracker(), *self._options.observers), record)
+        tracker = (get_performance_tracker(),) if self._options.tracked else ()
+        notify((*tracker, *self._options.observers), record)

@@ -10,15 +10,15 @@ from typing import TypeVar
 from llmkit.budget import Held, active_budgets, hold
 from llmkit.cost import cost_of
 from llmkit.errors import Attempt, ErrorCode, LLMError, ProviderError
-from llmkit.pipeline.fitting import fit_to_model
-from llmkit.pipeline.options import Adapter, CallOptions
+from llmkit.pipeline.fitting import fit_to_model, say_for
+from llmkit.pipeline.options import Adapter, CallOptions, Target
 from llmkit.request import Request
 from llmkit.retry import call_with_retries
 from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.streams import ChunkSource
 from llmkit.types import Chunk, Completion
 
-__all__ = ["Begun", "ModelCall", "code_of", "read_answer"]
+__all__ = ["Begun", "ModelCall", "code_of", "read_answer", "stand_in"]
 
 T = TypeVar("T")
 
@@ -105,8 +105,11 @@ class ModelCall:
         since, wait = current
         return (*attempts, self._attempted(since, wait, code=ErrorCode.LLM_CANCELLED))
 
-    def answer(self) -> Completion:
+    def answer(self, forced: bool = False) -> Completion:
         """Gets an answer, inside the current Scope.
+
+        Args:
+            forced: Whether the model is asked although its circuit is open.
 
         Returns:
             The answer, with its cost and warnings.
@@ -121,11 +124,12 @@ class ModelCall:
         self._complete(reply)
         return reply
 
-    def begin(self, whole: Scope) -> Begun:
+    def begin(self, whole: Scope, forced: bool = False) -> Begun:
         """Gets a stream's first chunk, inside the current Scope.
 
         Args:
             whole: The Scope of the whole stream, around the current one.
+            forced: Whether the model is asked although its circuit is open.
 
         Returns:
             The stream.
@@ -178,8 +182,14 @@ class ModelCall:
 
     def _run(self, step: Callable[[], T]) -> T:
         """Runs a step, with retries; what a first call needs is got ready inside the Scope, too."""
-        self.adapter.ensure_initialized()
-        return call_with_retries(lambda wait: self._budgeted(step, wait), self.options.retry)
+        try:
+            self.adapter.ensure_initialized()
+            return call_with_retries(lambda wait: self._budgeted(step, wait), self.options.retry)
+        except LLMError as error:  # which may become one of several causes
+            error.provider = error.provider or self.adapter.provider
+            error.model = error.model or self.adapter.model
+            error.attempts = self.attempts
+            raise
 
     def _budgeted(self, step: Callable[[], T], wait: float) -> T:
         """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
@@ -240,6 +250,23 @@ class ModelCall:
             duration=time.perf_counter() - began,
             request_id=request_id,
         )
+
+
+def stand_in(request: Request, meant_for: Adapter, target: Target, streamed: bool) -> ModelCall:
+    """Makes the part in a call of a model that the request was not written for.
+
+    Args:
+        request: The request, as it was meant for another model.
+        meant_for: That model.
+        target: The one that is asked.
+        streamed: Whether the answer arrives in pieces.
+
+    Raises:
+        InvalidRequestError: The model does not take what is asked, and `on_unsupported` is
+            "error".
+    """
+    said, warnings = say_for(request, meant_for.provider, target.adapter.info)
+    return ModelCall(target.adapter, said, target.options, streamed=streamed, warnings=warnings)
 
 
 def read_answer(adapter: Adapter, answer: object) -> Completion:

@@ -11,10 +11,10 @@ from llmkit.models import ModelInfo
 from llmkit.performance import Observer
 from llmkit.request import Request
 from llmkit.retry import RetryPolicy
-from llmkit.streams import ChunkSource
+from llmkit.streams import ChunkSource, Stream
 from llmkit.types import Completion
 
-__all__ = ["Adapter", "CallOptions"]
+__all__ = ["Adapter", "CallOptions", "Target"]
 
 
 class Adapter(Protocol):
@@ -31,6 +31,16 @@ class Adapter(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What the registry knows of it."""
+
+    @property
+    def observers(self) -> Sequence[Observer]:
+        """Who is told about its calls."""
+
+    def run(self, request: Request, options: CallOptions) -> Completion:
+        """Makes a checked request."""
+
+    def run_stream(self, request: Request, options: CallOptions) -> Stream:
+        """Makes a checked request as a stream."""
 
     def ensure_initialized(self) -> bool:
         """Gets ready what a first call needs."""
@@ -58,6 +68,7 @@ class CallOptions:
         retry: When to try again.
         observers: Who is told about the call, besides the process's tracker.
         budgets: What pays for the call, besides the budgets of the blocks around it.
+        tracked: Whether the process's tracker is told about the call.
     """
 
     timeout: float | None = None
@@ -67,3 +78,17 @@ class CallOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     observers: Sequence[Observer] = ()
     budgets: Sequence[Budget] = ()
+    tracked: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One of the models that a call may ask.
+
+    Attributes:
+        adapter: The model.
+        options: How it is asked.
+    """
+
+    adapter: Adapter
+    options: CallOptions

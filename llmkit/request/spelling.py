@@ -45,7 +45,6 @@ KNOWN_KEYWORDS = (
 # else than what is meant.
 _NOT_YET = frozenset(
     {
-        "fallbacks",
         "tools",
         "tool_choice",
         "response_model",

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-import llmkit.adapters.base
+import llmkit.adapters.call_reader
 from llmkit.retry import RetryPolicy
 from llmkit.testing import ProviderServer
 
@@ -32,5 +32,5 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses between tries, which are noted instead of waited; the random part is all of it."""
     noted: list[float] = []
     policy = functools.partial(RetryPolicy, sleep=noted.append, rng=lambda: 1.0)
-    monkeypatch.setattr(llmkit.adapters.base, "RetryPolicy", policy)
+    monkeypatch.setattr(llmkit.adapters.call_reader, "RetryPolicy", policy)
     return noted

@@ -7,12 +7,14 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from llmkit.client.asking import Asking
+from llmkit.client.middleware import Middleware
+from llmkit.client.racing import Racing
 from llmkit.connection_pool import health_check as pool_health
-from llmkit.errors import InvalidRequestError
 from llmkit.performance import Observer, get_performance_tracker
-from llmkit.request import OnUnsupported, Prompt, Request, check_seconds
+from llmkit.request import OnUnsupported, Prompt, check_seconds
 from llmkit.request.checks import check_whole
-from llmkit.settings import Settings, get_settings
+from llmkit.settings import Settings
 from llmkit.types import Completion
 
 # What only a call needs is loaded by the first one: a Client is made in every process of a program,
@@ -20,13 +22,14 @@ from llmkit.types import Completion
 if TYPE_CHECKING:
     from llmkit.adapters import BaseLLMAdapter
     from llmkit.budget import Budget
+    from llmkit.fallback import FallbackOn
     from llmkit.streams import Stream
     from llmkit.tokenizer import TokenCount
 
-__all__ = ["Client"]
+__all__ = ["Client", "Middleware"]
 
 
-class Client:
+class Client(Racing):
     """Talks to language models.
 
         reply = Client().complete("Why is the sky blue?", model="openai:gpt-6-luna")
@@ -40,6 +43,14 @@ class Client:
             default model of the first provider that has a key.
         timeout: Seconds of wall clock for a whole call; None takes REQUEST_TIMEOUT.
         max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
+        fallbacks: The models to ask when one fails in a way in which another need not; None takes
+            FALLBACK_LLM, an empty list asks no other.
+        fallback_on: Which failures lead to the next model: error codes, or a function of an
+            exception; None for those of `llmkit.fallback.FALLBACK_CODES`: limits, quotas,
+            time-outs, connections, the vendor's own failures, an unknown model, too small a window.
+        middleware: Functions `middleware(request, call_next)` around every call, the first one
+            outermost. Each returns what `call_next(request)` gives it (a `Completion`, or a
+            `Stream`), or its own `Completion`; it may change the request by `dataclasses.replace`.
         observers: Functions that are given the `CallRecord` of each call that ends.
         budget: What pays for every call of this Client: a `Budget`, or an amount in USD; None sets
             no limit.
@@ -54,20 +65,27 @@ class Client:
         self,
         model: str | None = None,
         *,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None = None,
         timeout: float | None = None,
         max_retries: int | None = None,
+        fallback_on: FallbackOn = None,
+        middleware: Sequence[Middleware] = (),
         observers: Sequence[Observer] = (),
         budget: Budget | Decimal | float | str | None = None,
         settings: Settings | None = None,
     ) -> None:
         self.model = model
-        self.timeout = check_seconds("timeout", timeout)
-        self.max_retries = check_whole("max_retries", max_retries, 0)
-        self.observers = tuple(observers)
-        self._budgets = () if budget is None else (_as_budget(budget),)
-        self._settings = settings
-        self._adapters: dict[str, BaseLLMAdapter] = {}
-        self._closed = False
+        self._asking = Asking(
+            model,
+            fallbacks=fallbacks,
+            timeout=check_seconds("timeout", timeout),
+            max_retries=check_whole("max_retries", max_retries, 0),
+            fallback_on=fallback_on,
+            middleware=middleware,
+            observers=observers,
+            budgets=() if budget is None else (_as_budget(budget),),
+            settings=settings,
+        )
 
     def __repr__(self) -> str:
         return f"Client(model={self.model!r})"
@@ -97,6 +115,7 @@ class Client:
         reasoning_effort: str | None = None,
         timeout: float | None = None,
         attempt_timeout: float | None = None,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None = None,
         max_retries: int | None = None,
         on_unsupported: OnUnsupported = "warn",
         metadata: Mapping[str, Any] | None = None,
@@ -118,8 +137,11 @@ class Client:
             reasoning_effort: Such as "low"; None sends none.
             timeout: Seconds of wall clock for everything together: waiting for a connection, every
                 try, every byte of the answer. None takes the Client's.
-            attempt_timeout: Seconds for each single try; None: as long as the call may last.
-            max_retries: Tries after the first; None takes the Client's.
+            attempt_timeout: Seconds for each single try, and with fallbacks for all tries of one
+                model together; None: as long as the call may last, but with fallbacks two thirds of
+                what is left while others wait.
+            fallbacks: The models to ask when this one fails; None takes the Client's.
+            max_retries: Tries after the first, of each model; None takes the Client's.
             on_unsupported: What happens with a parameter that the registry says the model refuses:
                 "warn" leaves it out and says so in `reply.warnings`, "drop" is silent, "error"
                 raises.
@@ -135,27 +157,24 @@ class Client:
             LLMError: Whatever went wrong; the subclass and `.code` say what, `.attempts` what was
                 tried.
         """
-        adapter = self._adapter(model)
-        request = Request.build(
-            adapter.model,
-            prompt,
-            system=system,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-            reasoning_effort=reasoning_effort,
-            extra_body=extra_body,
-            extra_headers=extra_headers,
-            metadata=metadata,
-            on_unsupported=on_unsupported,
-            vendor_parameters=vendor_parameters,
-        )
-        options = adapter.read_options(
-            timeout=timeout, attempt_timeout=attempt_timeout, max_retries=max_retries
-        )
-        return adapter.run(request, options)
+        keywords = {
+            "system": system,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "stop": stop,
+            "seed": seed,
+            "reasoning_effort": reasoning_effort,
+            "timeout": timeout,
+            "attempt_timeout": attempt_timeout,
+            "max_retries": max_retries,
+            "on_unsupported": on_unsupported,
+            "metadata": metadata,
+            "extra_body": extra_body,
+            "extra_headers": extra_headers,
+            **vendor_parameters,
+        }
+        return self._asking.complete(prompt, model, fallbacks, keywords)
 
     def stream(
         self,
@@ -173,6 +192,7 @@ class Client:
         attempt_timeout: float | None = None,
         first_chunk_timeout: float | None = None,
         idle_timeout: float | None = None,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None = None,
         max_retries: int | None = None,
         on_unsupported: OnUnsupported = "warn",
         metadata: Mapping[str, Any] | None = None,
@@ -208,6 +228,7 @@ class Client:
             first_chunk_timeout: Seconds until the first chunk, all tries together; None takes the
                 Client's `timeout`.
             idle_timeout: Seconds between two chunks; None takes the Client's `timeout`.
+            fallbacks: See `complete`; they are asked until a first chunk has arrived.
             max_retries: See `complete`.
             on_unsupported: See `complete`.
             metadata: See `complete`.
@@ -221,32 +242,26 @@ class Client:
         Raises:
             LLMError: There was no first chunk.
         """
-        adapter = self._adapter(model)
-        request = Request.build(
-            adapter.model,
-            prompt,
-            system=system,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            stop=stop,
-            seed=seed,
-            reasoning_effort=reasoning_effort,
-            extra_body=extra_body,
-            extra_headers=extra_headers,
-            metadata=metadata,
-            on_unsupported=on_unsupported,
-            vendor_parameters=vendor_parameters,
-        )
-        options = adapter.read_options(
-            streamed=True,
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            first_chunk_timeout=first_chunk_timeout,
-            idle_timeout=idle_timeout,
-            max_retries=max_retries,
-        )
-        return adapter.run_stream(request, options)
+        keywords = {
+            "system": system,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "stop": stop,
+            "seed": seed,
+            "reasoning_effort": reasoning_effort,
+            "timeout": timeout,
+            "attempt_timeout": attempt_timeout,
+            "first_chunk_timeout": first_chunk_timeout,
+            "idle_timeout": idle_timeout,
+            "max_retries": max_retries,
+            "on_unsupported": on_unsupported,
+            "metadata": metadata,
+            "extra_body": extra_body,
+            "extra_headers": extra_headers,
+            **vendor_parameters,
+        }
+        return self._asking.stream(prompt, model, fallbacks, keywords)
 
     def count_tokens(
         self,
@@ -273,7 +288,7 @@ class Client:
         Raises:
             LLMError: The vendor has no such endpoint, or could not be asked.
         """
-        adapter = self._adapter(model)
+        adapter = self._asking.adapter(model)
         return adapter.count_tokens(prompt, system=system, exact=exact, timeout=timeout)
 
     def budget(
@@ -324,29 +339,12 @@ class Client:
             What `BaseLLMAdapter.health_check` says, with the state of the provider's connection
             pools under "pools".
         """
-        adapter = self._adapter(model)
+        adapter = self._asking.adapter(model)
         return {**adapter.health_check(), "pools": pool_health(adapter.provider)}
 
     def close(self) -> None:
         """Ends the use of this Client; what belongs to the process stays open for others."""
-        self._adapters.clear()
-        self._closed = True
-
-    def _adapter(self, model: str | None) -> BaseLLMAdapter:
-        from llmkit.adapters import choose_model, get_adapter
-
-        if self._closed:
-            raise InvalidRequestError("this Client is closed; make a new one")
-        name = model or self.model or choose_model(self._settings)
-        settings = self._settings or get_settings()
-        adapter = self._adapters.get(name)
-        if adapter is None or adapter.settings is not settings:  # they may be read again
-            adapter = self._adapters[name] = get_adapter(
-                name, timeout=self.timeout, max_retries=self.max_retries, settings=settings
-            )
-            adapter.observers = self.observers
-            adapter.budgets = self._budgets
-        return adapter
+        self._asking.close()
 
 
 def _as_budget(budget: Budget | Decimal | float | str) -> Budget:

@@ -1,0 +1,245 @@
+"""What a Client does with a call: finds the models, reads the keywords, goes through middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from llmkit.client.middleware import Middleware, check_middleware, run_through
+from llmkit.errors import InvalidRequestError
+from llmkit.log import brief
+from llmkit.performance import Observer
+from llmkit.request import Prompt, Request
+from llmkit.settings import Settings, get_settings
+from llmkit.types import Completion
+
+if TYPE_CHECKING:
+    from llmkit.adapters import BaseLLMAdapter
+    from llmkit.budget import Budget
+    from llmkit.fallback import FallbackOn
+    from llmkit.parallel import HedgeAfter
+    from llmkit.pipeline import Target
+    from llmkit.streams import Stream
+
+__all__ = ["Asking"]
+
+R = TypeVar("R")
+
+
+class Asking:
+    """The calls of one Client.
+
+    Args:
+        model: The model where a call names none; None chooses by the settings.
+        fallbacks: The models after it; None takes FALLBACK_LLM.
+        timeout: Seconds for a whole call; None takes the settings'.
+        max_retries: Tries after the first; None takes the settings'.
+        fallback_on: Which failures lead to the next model.
+        middleware: Functions around every call.
+        observers: Who is told of every call.
+        budgets: What pays for it.
+        settings: None takes the process's, as they are at each call.
+    """
+
+    def __init__(
+        self,
+        model: str | None,
+        *,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None,
+        timeout: float | None,
+        max_retries: int | None,
+        fallback_on: FallbackOn,
+        middleware: Sequence[Middleware],
+        observers: Sequence[Observer],
+        budgets: Sequence[Budget],
+        settings: Settings | None,
+    ) -> None:
+        self._model = model
+        self._fallbacks = None if fallbacks is None else _checked_names("fallbacks", fallbacks)
+        self._timeout = timeout
+        self._max_retries = max_retries
+        self._fallback_on = fallback_on
+        self._middleware = check_middleware(middleware)
+        self._observers = tuple(observers)
+        self._budgets = tuple(budgets)
+        self._settings = settings
+        self._adapters: dict[str, BaseLLMAdapter] = {}
+        self._closed = False
+        if fallback_on is not None:  # said now if it can't be meant
+            self._leads_on()
+
+    def complete(
+        self,
+        prompt: Prompt,
+        model: str | BaseLLMAdapter | None,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None,
+        keywords: Mapping[str, Any],
+    ) -> Completion:
+        """Makes a call; see `Client.complete`."""
+        targets, request = self._read(prompt, self._chain(model, fallbacks), keywords)
+
+        def call(request: Request) -> Completion:
+            if len(targets) == 1:
+                return targets[0].adapter.run(request, targets[0].options)
+            from llmkit.fallback import complete_in_turn
+
+            return complete_in_turn(targets, request, self._leads_on())
+
+        return self._through_middleware(call, request, targets)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        model: str | BaseLLMAdapter | None,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None,
+        keywords: Mapping[str, Any],
+    ) -> Stream:
+        """Makes a streamed call; see `Client.stream`."""
+        chain = self._chain(model, fallbacks)
+        targets, request = self._read(prompt, chain, keywords, streamed=True)
+
+        def call(request: Request) -> Stream:
+            if len(targets) == 1:
+                return targets[0].adapter.run_stream(request, targets[0].options)
+            from llmkit.fallback import stream_in_turn
+
+            return stream_in_turn(targets, request, self._leads_on())
+
+        return self._through_middleware(call, request, targets)
+
+    def race(
+        self,
+        prompt: Prompt,
+        models: Sequence[str | BaseLLMAdapter],
+        hedge_after: HedgeAfter,
+        keywords: Mapping[str, Any],
+    ) -> Completion:
+        """Makes a race; see `Client.race`."""
+        from llmkit.parallel import complete_in_race
+
+        targets, request = self._read(prompt, self._racers(models), keywords)
+        return self._through_middleware(
+            lambda request: complete_in_race(targets, request, hedge_after), request, targets
+        )
+
+    def race_stream(
+        self,
+        prompt: Prompt,
+        models: Sequence[str | BaseLLMAdapter],
+        hedge_after: HedgeAfter,
+        keywords: Mapping[str, Any],
+    ) -> Stream:
+        """Makes a race of streams; see `Client.race_stream`."""
+        from llmkit.parallel import stream_in_race
+
+        targets, request = self._read(prompt, self._racers(models), keywords, streamed=True)
+        return self._through_middleware(
+            lambda request: stream_in_race(targets, request, hedge_after), request, targets
+        )
+
+    def adapter(self, model: str | BaseLLMAdapter | None) -> BaseLLMAdapter:
+        """Returns the adapter of a model, which is kept for the next call.
+
+        Args:
+            model: Its name, or an adapter of the user's own; None takes the Client's.
+        """
+        from llmkit.adapters import BaseLLMAdapter, choose_model, get_adapter
+
+        if self._closed:
+            raise InvalidRequestError("this Client is closed; make a new one")
+        if isinstance(model, BaseLLMAdapter):
+            return model
+        name = model or self._model or choose_model(self._settings)
+        settings = self._settings or get_settings()
+        adapter = self._adapters.get(name)
+        if adapter is None or adapter.settings is not settings:  # they may be read again
+            adapter = self._adapters[name] = get_adapter(
+                name, timeout=self._timeout, max_retries=self._max_retries, settings=settings
+            )
+            adapter.observers = self._observers
+            adapter.budgets = self._budgets
+        return adapter
+
+    def close(self) -> None:
+        """Refuses further calls."""
+        self._adapters.clear()
+        self._closed = True
+
+    def _chain(
+        self,
+        model: str | BaseLLMAdapter | None,
+        fallbacks: Sequence[str | BaseLLMAdapter] | None,
+    ) -> list[BaseLLMAdapter]:
+        """Returns the adapters to ask, each model once."""
+        first = self.adapter(model)
+        if fallbacks is not None:
+            names: Sequence[str | BaseLLMAdapter] = _checked_names("fallbacks", fallbacks)
+        elif self._fallbacks is not None:
+            names = self._fallbacks
+        else:
+            names = (self._settings or get_settings()).fallback_llm
+        chain = [first]
+        for adapter in map(self.adapter, names):
+            if not any(_same(adapter, each) for each in chain):
+                chain.append(adapter)
+        return chain
+
+    def _racers(self, models: Sequence[str | BaseLLMAdapter]) -> list[BaseLLMAdapter]:
+        names = _checked_names("models", models)
+        if not names:
+            raise InvalidRequestError("models= names no model")
+        return [self.adapter(name) for name in names]
+
+    def _read(
+        self,
+        prompt: Prompt,
+        adapters: Sequence[BaseLLMAdapter],
+        keywords: Mapping[str, Any],
+        streamed: bool = False,
+    ) -> tuple[list[Target], Request]:
+        from llmkit.pipeline import Target
+
+        request, options = adapters[0].read_call(prompt, keywords, streamed)
+        targets = [Target(adapters[0], options)]
+        for adapter in adapters[1:]:
+            further = adapter.read_options(streamed=streamed, **keywords)
+            targets.append(Target(adapter, further))
+        if any(each.adapter.observers is not self._observers for each in targets):
+            targets = [self._owned(target) for target in targets]
+        return targets, request
+
+    def _owned(self, target: Target) -> Target:
+        """Puts a user's own adapter under this Client's budgets, and its observers."""
+        options = replace(target.options, observers=self._observers, budgets=self._budgets)
+        return replace(target, options=options)
+
+    def _through_middleware(
+        self, call: Callable[[Request], R], request: Request, targets: Sequence[Target]
+    ) -> R:
+        if not self._middleware:
+            return call(request)
+        from llmkit.streams import Stream
+
+        return run_through(
+            self._middleware, request, call, (Completion, Stream), targets[0].options.timeout
+        )
+
+    def _leads_on(self) -> Callable[[BaseException], bool]:
+        from llmkit.fallback import falls_back_on
+
+        return falls_back_on(self._fallback_on)
+
+
+def _checked_names(
+    name: str, models: Sequence[str | BaseLLMAdapter]
+) -> tuple[str | BaseLLMAdapter, ...]:
+    if isinstance(models, str) or not isinstance(models, Sequence):
+        raise InvalidRequestError(f"{name}={brief(models)}: expected a list of models")
+    return tuple(models)
+
+
+def _same(one: BaseLLMAdapter, other: BaseLLMAdapter) -> bool:
+    return one is other or (
+        (one.provider, one.model, one.api_base) == (other.provider, other.model, other.api_base)
+    )

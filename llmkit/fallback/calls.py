@@ -1,0 +1,112 @@
+"""A call that asks models one after the other, as one call: one time-out, one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from llmkit.errors import LLMError
+from llmkit.fallback.turns import Candidate, ShouldFallback, in_turn
+from llmkit.pipeline import Begun, LogicalCall, ModelCall, Target, stand_in
+from llmkit.request import Request
+from llmkit.streams import Stream
+from llmkit.types import Completion, Fallback
+
+__all__ = ["complete_in_turn", "stream_in_turn"]
+
+T = TypeVar("T")
+
+
+def complete_in_turn(
+    targets: Sequence[Target],
+    request: Request,
+    leads_on: ShouldFallback,
+    on_answer: Callable[[int], object] | None = None,
+) -> Completion:
+    """Asks models one after the other.
+
+    Args:
+        targets: The models; the first one's options hold for the whole call.
+        request: What is asked, as it is meant for the first.
+        leads_on: Which failures lead to the next model.
+        on_answer: Told the number of the target that answered.
+
+    Returns:
+        The answer of the first model that gave one.
+
+    Raises:
+        LLMError: None did.
+    """
+    chain = _Chain(targets, request, streamed=False)
+
+    def step() -> tuple[ModelCall, Completion]:
+        at, answer = chain.run(ModelCall.answer, leads_on)
+        if on_answer is not None:
+            on_answer(at)
+        return answer
+
+    return chain.call.complete(step)
+
+
+def stream_in_turn(targets: Sequence[Target], request: Request, leads_on: ShouldFallback) -> Stream:
+    """Asks models one after the other, until one has sent its first chunk.
+
+    Args:
+        targets: As in `complete_in_turn`.
+        request: Likewise.
+        leads_on: Likewise.
+
+    Returns:
+        The stream of the first model that began one.
+
+    Raises:
+        LLMError: None did.
+    """
+    chain = _Chain(targets, request, streamed=True)
+
+    def begin(model_call: ModelCall, forced: bool) -> Begun:
+        return model_call.begin(chain.call.scope, forced)
+
+    return chain.call.stream(lambda: chain.run(begin, leads_on)[1])
+
+
+class _Chain:
+    """The models of one call; each takes part from when it is its turn."""
+
+    def __init__(self, targets: Sequence[Target], request: Request, streamed: bool) -> None:
+        options = targets[0].options
+        first = ModelCall(targets[0].adapter, request, options, streamed=streamed)
+        self.call = LogicalCall(first, options, request.metadata)
+        self._targets = targets
+        self._request = request
+        self._streamed = streamed
+        self._parts = {0: first}
+
+    def run(
+        self, ask: Callable[[ModelCall, bool], T], leads_on: ShouldFallback
+    ) -> tuple[int, tuple[ModelCall, T]]:
+        candidates = [self._candidate(at, ask) for at in range(len(self._targets))]
+        share = self._targets[0].options.attempt_timeout if len(candidates) > 1 else None
+        return in_turn(candidates, leads_on, share, self._note)
+
+    def _candidate(
+        self, at: int, ask: Callable[[ModelCall, bool], T]
+    ) -> Candidate[tuple[ModelCall, T]]:
+        adapter = self._targets[at].adapter
+
+        def take_part(forced: bool) -> tuple[ModelCall, T]:
+            model_call = self._part(at)
+            return model_call, ask(model_call, forced)
+
+        return Candidate(adapter.model, lambda: adapter.info.context_window, take_part)
+
+    def _part(self, at: int) -> ModelCall:
+        if at not in self._parts:
+            meant_for = self._targets[0].adapter
+            model_call = stand_in(self._request, meant_for, self._targets[at], self._streamed)
+            self._parts[at] = model_call
+            self.call.asked.append(model_call)
+        return self._parts[at]
+
+    def _note(self, failed: str, following: str, error: LLMError) -> None:
+        self.call.fallbacks.append(Fallback(failed, following, error.code))

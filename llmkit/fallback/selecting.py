@@ -1,0 +1,209 @@
+"""Choosing the models of a call: by name, by what the task needs, by price, speed or size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from llmkit.adapters import choose_model
+from llmkit.errors import ConfigurationError, InvalidRequestError, ModelNotFoundError
+from llmkit.log import brief
+from llmkit.models import (
+    ModelInfo,
+    find_alternative_model,
+    get_model_info,
+    list_available_models,
+)
+from llmkit.performance import get_performance_tracker
+from llmkit.request.checks import check_whole
+from llmkit.settings import get_settings
+
+__all__ = ["STRATEGIES", "select_models"]
+
+STRATEGIES = ("default", "cheapest", "fastest", "largest_context")
+
+# Models to try after the first, where FALLBACK_LLM names none.
+FALLBACKS = 2
+
+# Successes from which a measured latency counts for more than the registry's judgement.
+ENOUGH = 5
+
+# Typical seconds of an answer by the registry's judgement, to be compared with measured ones.
+_TYPICAL = {"fast": 2.0, "medium": 5.0, "slow": 15.0}
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """What a task asks of its model."""
+
+    capabilities: frozenset[str]
+    tokens: int
+    max_cost: Decimal | None
+
+    @classmethod
+    def read(cls, context: Mapping[str, Any] | None) -> _Task:
+        given = dict(context or {})
+        words = given.pop("required_capabilities", None) or ()
+        capabilities = frozenset((words,) if isinstance(words, str) else words)
+        tokens = check_whole("estimated_tokens", given.pop("estimated_tokens", None), 0)
+        ceiling = given.pop("max_cost", None)
+        if given:
+            raise InvalidRequestError(
+                f"task_context has {', '.join(map(brief, given))}; it may have "
+                "required_capabilities, estimated_tokens and max_cost"
+            )
+        return cls(capabilities, tokens or 0, None if ceiling is None else _usd(ceiling))
+
+    def fits(self, info: ModelInfo) -> bool:
+        """Says whether a model is known to be able to do it, within its cost."""
+        if not self.capabilities <= info.capabilities:
+            return False
+        if self.tokens and (info.context_window or 0) < self.tokens:
+            return False
+        return self.max_cost is None or self._cost(info) <= self.max_cost
+
+    def _cost(self, info: ModelInfo) -> Decimal:
+        """Returns what the tokens cost as input, for nobody knows how long the answer gets."""
+        price = (info.priced_on().prices or {}).get("input")
+        return Decimal("Infinity") if price is None else price * self.tokens / 1_000_000
+
+
+def select_models(
+    requested_model: str | None = None,
+    task_context: Mapping[str, Any] | None = None,
+    strategy: str = "default",
+) -> tuple[str, list[str]]:
+    """Chooses the model to ask first, and those to ask when it fails.
+
+    Only models are chosen that can be had: current ones, of providers whose key is set (a model on
+    the user's own machine only where ENABLED_MODELS names it).
+
+    Args:
+        requested_model: The model to ask first, whatever the strategy; None lets it choose.
+        task_context: What the task needs: `required_capabilities` (such as "vision"),
+            `estimated_tokens` (of prompt and answer: the context window must hold them) and
+            `max_cost` (USD for so many tokens of input). None asks for nothing.
+        strategy: "default": PRIMARY_LLM (or the default model of the first provider that has a key)
+            and FALLBACK_LLM, or else their nearest alternatives; "cheapest": by the prices of input
+            and output; "fastest": by the latencies measured in this process, or else by the
+            registry's judgement; "largest_context". Equal ones keep the registry's order.
+
+    Returns:
+        The first model's name, and the others' in their order.
+
+    Raises:
+        InvalidRequestError: An argument can't be meant.
+        ConfigurationError: There is no model that fits.
+    """
+    if strategy not in STRATEGIES:
+        raise InvalidRequestError(
+            f"strategy={brief(strategy)}: expected one of {', '.join(STRATEGIES)}"
+        )
+    task = _Task.read(task_context)
+    chosen = _by_default(task, requested_model) if strategy == "default" else None
+    if chosen is None:
+        chosen = _sorted_by(strategy, task)
+    if requested_model is not None:
+        chosen = [requested_model, *chosen]
+    names = list(dict.fromkeys(chosen))
+    if not names:
+        raise ConfigurationError(
+            "no model fits: none of a provider whose key is set can do what task_context asks for "
+            "(see `llmkit models`)"
+        )
+    return names[0], names[1:] if strategy == "default" else names[1 : 1 + FALLBACKS]
+
+
+def _by_default(task: _Task, requested: str | None) -> list[str]:
+    settings = get_settings()
+    named = list(settings.fallback_llm)
+    if requested is None:
+        named.insert(0, choose_model())
+    fit = [name for name in named if _may_fit(task, name)]
+    if settings.fallback_llm:
+        return fit
+    first = requested or (fit[0] if fit else named[0])
+    chosen = [] if requested else fit[:1]
+    while len(chosen) < FALLBACKS + (requested is None):
+        other = _alternative(first, task, chosen)
+        if other is None:
+            break
+        chosen.append(other)
+    return chosen
+
+
+def _alternative(model: str, task: _Task, chosen: list[str]) -> str | None:
+    exclude = [model, *chosen]
+    while True:
+        try:
+            other = find_alternative_model(
+                model, task.capabilities or None, exclude, configured_only=True
+            )
+        except ModelNotFoundError:
+            return None
+        if other is None or (_may_be_chosen(get_model_info(other)) and _may_fit(task, other)):
+            return other
+        exclude.append(other)
+
+
+def _sorted_by(strategy: str, task: _Task) -> list[str]:
+    infos = [
+        info
+        for info in map(get_model_info, list_available_models(("chat",), configured_only=True))
+        if _may_be_chosen(info) and task.fits(info)
+    ]
+    infos.sort(key=_ORDERS[strategy])
+    return [info.full_name for info in infos]
+
+
+def _may_be_chosen(info: ModelInfo) -> bool:
+    """Leaves out what nobody asked for: small models at home, and what can't be called."""
+    if info.limited_access or info.api != "chat":
+        return False
+    at_home = info.provider in ("local", "ollama", "vllm")
+    return not at_home or get_settings().enabled_models is not None
+
+
+def _may_fit(task: _Task, name: str) -> bool:
+    try:
+        return task.fits(get_model_info(name))
+    except ModelNotFoundError:
+        return True  # of which nothing is known; the user named it
+
+
+def _price(info: ModelInfo) -> Decimal:
+    prices = info.priced_on().prices or {}
+    if {"input", "output"} <= prices.keys():
+        return prices["input"] + prices["output"]
+    return Decimal("Infinity")
+
+
+def _latency(info: ModelInfo) -> float:
+    """Returns the median latency in seconds, measured or typical."""
+    stats = get_performance_tracker().get_stats(info.name)
+    if stats["successes"] >= ENOUGH and stats["p50_latency_ms"] is not None:
+        return float(stats["p50_latency_ms"]) / 1000
+    return _TYPICAL.get(info.speed or "", _TYPICAL["slow"])
+
+
+def _size(info: ModelInfo) -> int:
+    return -(info.context_window or 0)
+
+
+_ORDERS: Mapping[str, Callable[[ModelInfo], Any]] = {
+    "cheapest": _price,
+    "fastest": _latency,
+    "largest_context": _size,
+}
+
+
+def _usd(amount: object) -> Decimal:
+    try:
+        read = Decimal(str(amount))
+    except InvalidOperation:
+        read = Decimal("nan")
+    if read.is_nan() or read < 0:
+        raise InvalidRequestError(f"max_cost={brief(amount)}: expected USD, 0 or more")
+    return read

@@ -1,0 +1,141 @@
+"""A call that asks several models at once, as one call: one time-out, one record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from llmkit.errors import InvalidRequestError
+from llmkit.log import brief
+from llmkit.parallel.racing import Racer, race
+from llmkit.performance import get_performance_tracker
+from llmkit.pipeline import Begun, LogicalCall, ModelCall, Target, stand_in
+from llmkit.request import Request, check_seconds
+from llmkit.streams import Stream
+from llmkit.types import Completion
+
+__all__ = ["HedgeAfter", "complete_in_race", "stream_in_race"]
+
+T = TypeVar("T")
+HedgeAfter = float | str | None
+
+# Successes from which a model's p95 is known, and the seconds that stand in for it before.
+ENOUGH = 20
+UNMEASURED = 2.0
+
+
+def complete_in_race(
+    targets: Sequence[Target],
+    request: Request,
+    hedge_after: HedgeAfter = None,
+    on_answer: Callable[[int], object] | None = None,
+) -> Completion:
+    """Asks models at once, and cuts the others when the first has answered.
+
+    Args:
+        targets: The models, the likeliest winner first; its options hold for the whole call.
+        request: What is asked, as it is meant for the first.
+        hedge_after: Seconds after which the next model is asked, too, if there is no answer yet;
+            "p95" takes what 95 % of the last one's calls took; None asks all at once.
+        on_answer: Told the number of the target that answered.
+
+    Returns:
+        The first answer that was not filtered; a filtered one when there is no other.
+
+    Raises:
+        LLMError: No model answered.
+    """
+    parts, call, head_starts = _line_up(targets, request, hedge_after, streamed=False)
+
+    def step() -> tuple[ModelCall, Completion]:
+        racers = _racers(call, parts, head_starts, ModelCall.answer)
+        at, reply = race(racers, lambda reply: reply.finish_reason != "content_filter")
+        reply.warnings += _losers(call, parts[at])
+        if on_answer is not None:
+            on_answer(at)
+        return parts[at], reply
+
+    return call.complete(step)
+
+
+def stream_in_race(
+    targets: Sequence[Target], request: Request, hedge_after: HedgeAfter = None
+) -> Stream:
+    """Asks models at once for a stream; the first to deliver a chunk wins.
+
+    Args:
+        targets: As in `complete_in_race`.
+        request: Likewise.
+        hedge_after: Likewise.
+
+    Returns:
+        The winner's stream.
+
+    Raises:
+        LLMError: No model began one.
+    """
+    parts, call, head_starts = _line_up(targets, request, hedge_after, streamed=True)
+
+    def discard(begun: Begun) -> None:
+        begun.scope.cancel("another model was faster")
+        begun.scope.close_held()
+
+    def step() -> tuple[ModelCall, Begun]:
+        racers = _racers(call, parts, head_starts, lambda part: part.begin(call.scope))
+        at, begun = race(racers, lambda begun: True, discard)
+        parts[at].warnings += _losers(call, parts[at])
+        return parts[at], begun
+
+    return call.stream(step)
+
+
+def _line_up(
+    targets: Sequence[Target], request: Request, hedge_after: HedgeAfter, streamed: bool
+) -> tuple[list[ModelCall], LogicalCall, list[float | None]]:
+    options, first = targets[0].options, targets[0].adapter
+    head_starts = [_head_start(hedge_after, target.adapter.model) for target in targets]
+    parts = [ModelCall(first, request, options, streamed=streamed)]
+    parts += [stand_in(request, first, target, streamed) for target in targets[1:]]
+    return parts, LogicalCall(parts[0], options, request.metadata), head_starts
+
+
+def _racers(
+    call: LogicalCall,
+    parts: Sequence[ModelCall],
+    head_starts: Sequence[float | None],
+    run: Callable[[ModelCall], T],
+) -> list[Racer[T]]:
+    def racer(part: ModelCall, head_start: float | None) -> Racer[T]:
+        def take_part() -> T:
+            if part is not parts[0]:  # which was asked first of all
+                call.asked.append(part)
+            return run(part)
+
+        return Racer(part.adapter.model, take_part, head_start)
+
+    return [racer(part, head_start) for part, head_start in zip(parts, head_starts, strict=True)]
+
+
+def _head_start(hedge_after: HedgeAfter, model: str) -> float | None:
+    if isinstance(hedge_after, str):
+        if hedge_after != "p95":
+            raise InvalidRequestError(
+                f"hedge_after={brief(hedge_after)}: expected seconds or 'p95'"
+            )
+        stats = get_performance_tracker().get_stats(model)
+        if stats["successes"] - stats["cache_hits"] < ENOUGH:
+            return UNMEASURED
+        return float(stats["p95_latency_ms"]) / 1000
+    return check_seconds("hedge_after", hedge_after)
+
+
+def _losers(call: LogicalCall, winner: ModelCall) -> tuple[str, ...]:
+    """Says who was cut: such a request may be billed, and nobody says how much."""
+    cut = [
+        part.adapter.model
+        for part in call.asked
+        if part is not winner and len(part.attempts_if_cut()) > len(part.attempts)
+    ]
+    if not cut:
+        return ()
+    return (f"{', '.join(cut)} lost the race and was cut off: what that cost is unknown",)

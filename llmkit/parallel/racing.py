@@ -1,0 +1,191 @@
+"""A race: several do the same, the first good result counts, and the others really stop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from llmkit.errors import AllModelsFailedError, ErrorCode, LLMError
+from llmkit.log import get_logger
+from llmkit.parallel.arrivals import Arrivals
+from llmkit.scope import CallInterrupted, Scope, current_scope
+from llmkit.threads import TooManyThreadsError, start
+
+__all__ = ["Racer", "race"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Racer(Generic[T]):
+    """One that takes part.
+
+    Attributes:
+        name: What it is called.
+        run: Does it, on a thread of its own, inside a Scope of its own.
+        head_start: Seconds after which the next one starts, if this one has not arrived; None
+            starts the next one at once.
+    """
+
+    name: str
+    run: Callable[[], T]
+    head_start: float | None = None
+
+
+@dataclass(slots=True)
+class _Arrival(Generic[T]):
+    at: int
+    result: T | None = None
+    error: LLMError | None = None
+
+
+def race(
+    racers: Sequence[Racer[T]],
+    is_good: Callable[[T], bool],
+    discard: Callable[[T], object] = lambda result: None,
+) -> tuple[int, T]:
+    """Runs a race inside the current Scope.
+
+    Args:
+        racers: At least one, the likeliest winner first.
+        is_good: Whether a result wins at once. One that is not good wins only when nobody has a
+            better one.
+        discard: Called for each result that does not win.
+
+    Returns:
+        The winner's number, from 0, and its result. The others have been cut.
+
+    Raises:
+        AllModelsFailedError: Nobody had a result.
+        LLMError: The only racer failed.
+        CallInterrupted: The Scope was cancelled.
+    """
+    return _Race(racers, is_good, discard).run()
+
+
+class _Race(Generic[T]):
+    def __init__(
+        self,
+        racers: Sequence[Racer[T]],
+        is_good: Callable[[T], bool],
+        discard: Callable[[T], object],
+    ) -> None:
+        self._racers = racers
+        self._is_good = is_good
+        self._discard = discard
+        self._around = current_scope() or Scope()
+        self._arrivals: Arrivals[_Arrival[T]] = Arrivals()
+        self._scopes: list[Scope] = []
+        self._running = 0
+        self._errors: dict[int, LLMError] = {}
+        self._second_best: tuple[int, T] | None = None
+
+    def run(self) -> tuple[int, T]:
+        winner: int | None = None
+        try:
+            self._start_next()
+            winner, result = self._first_good()
+            return winner, result
+        finally:
+            for at, scope in enumerate(self._scopes):
+                if at != winner:
+                    scope.cancel("another model was faster")
+            for rest in self._arrivals.close():
+                self._drop(rest.result)
+            if self._second_best is not None and self._second_best[0] != winner:
+                self._drop(self._second_best[1])
+
+    def _first_good(self) -> tuple[int, T]:
+        while self._running:
+            try:
+                arrival = self._next_arrival()
+            except CallInterrupted as interruption:
+                if self._around.cancelled:
+                    raise
+                self._time_out(interruption)
+                break
+            if arrival is not None:
+                self._running -= 1
+                if arrival.error is not None:
+                    self._errors[arrival.at] = arrival.error
+                elif arrival.result is not None:
+                    if self._is_good(arrival.result):
+                        return arrival.at, arrival.result
+                    self._put_aside(arrival.at, arrival.result)
+            self._start_next()
+        if self._second_best is not None:
+            return self._second_best
+        raise self._all_failed()
+
+    def _next_arrival(self) -> _Arrival[T] | None:
+        """Waits for a racer; returns None when the next one shall start first."""
+        newest = self._racers[len(self._scopes) - 1]
+        others_wait = len(self._scopes) < len(self._racers)
+        return self._arrivals.next(
+            self._around,
+            "waiting for the first of several models",
+            newest.head_start if others_wait else None,
+        )
+
+    def _put_aside(self, at: int, result: T) -> None:
+        if self._second_best is None:
+            self._second_best = at, result
+        else:
+            self._drop(result)
+
+    def _time_out(self, interruption: CallInterrupted) -> None:
+        for at in range(len(self._scopes)):
+            error = interruption.to_error(model=self._racers[at].name)
+            self._errors.setdefault(at, error)
+
+    def _start_next(self) -> None:
+        """Starts the next racer, and those that it does not get a head start on."""
+        while len(self._scopes) < len(self._racers):
+            at = len(self._scopes)
+            scope = Scope(parent=self._around)
+            self._scopes.append(scope)
+            try:
+                start(lambda at=at, scope=scope: self._take_part(at, scope), "race")  # type: ignore[misc]
+                self._running += 1
+            except TooManyThreadsError as error:
+                self._errors[at] = LLMError.of_code(
+                    ErrorCode.LLM_CONNECTION_ERROR, f"no thread can be had: {error}"
+                )
+                continue
+            if self._racers[at].head_start is not None:
+                return
+
+    def _take_part(self, at: int, scope: Scope) -> None:
+        arrival: _Arrival[T] = _Arrival(at)
+        try:
+            with scope.entered():
+                arrival.result = self._racers[at].run()
+        except LLMError as error:
+            arrival.error = error
+        except CallInterrupted as interruption:
+            arrival.error = interruption.to_error(model=self._racers[at].name)
+        # Whatever else happens on this thread has to reach the caller, or it would wait for ever.
+        except BaseException as error:
+            get_logger("parallel").warning("%s failed: %r", self._racers[at].name, error)
+            arrival.error = LLMError(
+                f"{type(error).__name__}: {error}", model=self._racers[at].name, retryable=False
+            )
+            arrival.error.__cause__ = error
+        if not self._arrivals.put(arrival):
+            self._drop(arrival.result)
+
+    def _drop(self, result: T | None) -> None:
+        if result is not None:
+            self._discard(result)
+
+    def _all_failed(self) -> LLMError:
+        errors = [self._errors[at] for at in sorted(self._errors)]
+        if len(self._racers) == 1:
+            return errors[0]
+        return AllModelsFailedError(
+            f"all {len(errors)} models failed:"
+            if len(errors) == len(self._racers)
+            else f"{len(errors)} of {len(self._racers)} models were asked, and failed:",
+            errors=errors,
+        )

@@ -1,0 +1,94 @@
+"""Independent operations on a bounded pool of threads."""
+
+from __future__ import annotations
+
+import contextvars
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from llmkit.parallel.arrivals import Arrivals
+from llmkit.scope import CallInterrupted, Scope
+from llmkit.threads import executor
+
+__all__ = ["side_by_side"]
+
+T = TypeVar("T")
+
+
+def side_by_side(
+    tasks: Sequence[Callable[[], T]],
+    workers: int,
+    timeout: float | None,
+    return_exceptions: bool,
+) -> list[T | BaseException]:
+    """Runs tasks, some at a time, and cuts those that run when their results no longer count.
+
+    Args:
+        tasks: What to do.
+        workers: How many at a time.
+        timeout: Seconds for all together; None sets no limit.
+        return_exceptions: Whether an exception stands in its task's place.
+
+    Returns:
+        The results, in the order of the tasks.
+
+    Raises:
+        Exception: The first one of a task, unless `return_exceptions`.
+        LLMTimeoutError: The time was over first, unless `return_exceptions`.
+    """
+    return _SideBySide(tasks, Scope(timeout), return_exceptions).run(workers)
+
+
+class _SideBySide(Generic[T]):
+    def __init__(
+        self, tasks: Sequence[Callable[[], T]], scope: Scope, return_exceptions: bool
+    ) -> None:
+        self._tasks = tasks
+        self._scope = scope
+        self._return_exceptions = return_exceptions
+        self._results: dict[int, Any] = {}
+        self._arrivals: Arrivals[tuple[int, T | None, BaseException | None]] = Arrivals()
+
+    def run(self, workers: int) -> list[T | BaseException]:
+        pool = executor(workers, "parallel")
+        numbers = range(len(self._tasks))
+        try:
+            with self._scope.entered():
+                for at in numbers:
+                    pool.submit(contextvars.copy_context().run, self._run_one, at)
+                self._collect()
+        except CallInterrupted as interruption:
+            if not self._return_exceptions or self._scope.cancelled:
+                raise interruption.to_error() from None
+            for at in numbers:
+                self._results.setdefault(at, interruption.to_error())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            self._scope.cancel("the operations that it belonged to are over")
+            self._arrivals.close()
+        return [self._results[at] for at in numbers]
+
+    def _collect(self) -> None:
+        doing = f"running {len(self._tasks)} operations side by side"
+        while len(self._results) < len(self._tasks):
+            arrival = self._arrivals.next(self._scope, doing)
+            if arrival is not None:
+                at, result, error = arrival
+                if error is None:
+                    self._results[at] = result
+                elif self._return_exceptions and isinstance(error, Exception):
+                    self._results[at] = error
+                else:
+                    raise error
+
+    def _run_one(self, at: int) -> None:
+        result: T | None = None
+        failure: BaseException | None = None
+        try:
+            with Scope(parent=self._scope).entered():
+                result = self._tasks[at]()
+        except CallInterrupted as interruption:
+            failure = interruption.to_error()
+        except BaseException as error:  # handed to the caller
+            failure = error
+        self._arrivals.put((at, result, failure))
