@@ -9,6 +9,9 @@ from typing import Any
 
 __all__ = ["VendorError", "retry_after"]
 
+# Seconds. Nobody means a longer pause: it is a point in time, say, or a clock that is wrong.
+LONGEST_PAUSE = 30 * 86400.0
+
 
 @dataclass(frozen=True, slots=True)
 class VendorError:
@@ -76,7 +79,7 @@ class VendorError:
         number = error.get("code")
         if not facts.get("status") and isinstance(number, int) and 400 <= number <= 599:
             facts["status"] = number
-        delays = (_number(str(row.get("retryDelay", "")).removesuffix("s")) for row in rows)
+        delays = (_delay(row.get("retryDelay")) for row in rows)
         return cls(
             words=tuple(word for word in words if isinstance(word, str)),
             message=said if isinstance(said, str) and said else message,
@@ -94,35 +97,49 @@ def retry_after(error: VendorError, now: float | None = None) -> float | None:
 
     Returns:
         Seconds, not negative, from `retry-after-ms`, `retry-after` (seconds or a date), or the
-        body; None when the vendor does not say.
+        body; None when the vendor does not say, or says nothing that can be meant.
     """
-    milliseconds = _number(error.headers.get("retry-after-ms"))
+    milliseconds = _number(error.headers.get("retry-after-ms"), per_second=1000.0)
     if milliseconds is not None:
-        return milliseconds / 1000
+        return milliseconds
     asked = error.headers.get("retry-after")
     seconds = _number(asked)
     if seconds is None and asked:
         moment = _moment(asked)
         if moment is not None:
             seconds = max(0.0, moment - (time.time() if now is None else now))
-    return error.retry_delay if seconds is None else seconds
+    if seconds is None or seconds > LONGEST_PAUSE:
+        return error.retry_delay
+    return seconds
 
 
 def _moment(date: str) -> float | None:
+    import datetime
     import email.utils  # loads sockets and calendars: not with every `import llmkit.adapters`
 
     try:
-        return email.utils.parsedate_to_datetime(date).timestamp()
+        moment = email.utils.parsedate_to_datetime(date)
+        if moment.tzinfo is None:  # HTTP's dates are in GMT, whether they say so or not
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return moment.timestamp()
     except (ValueError, OverflowError):
         return None
 
 
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
+def _delay(value: object) -> float | None:
+    """Reads a duration as Google writes it, such as "26.5s"."""
+    return _number(value.removesuffix("s") if isinstance(value, str) else value)
+
+
+def _number(value: object, per_second: float = 1.0) -> float | None:
+    """Reads a pause in seconds; None where it is nothing that can be meant."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
-    return value if 0.0 <= value < float("inf") else None
+    try:
+        seconds = float(value) / per_second
+    except (ValueError, OverflowError):
+        return None
+    return seconds if 0.0 <= seconds <= LONGEST_PAUSE else None  # NaN compares false
 
 
 def as_mapping(value: object) -> Mapping[str, Any]:

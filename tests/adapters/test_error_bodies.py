@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import time
+from collections.abc import Iterator
 from types import ModuleType
 
 import anthropic
@@ -14,6 +16,7 @@ import httpx2
 import openai
 import pytest
 from google.genai import _api_client, errors
+from hypothesis import given, strategies as st
 
 from llmkit import LLMError
 from llmkit.adapters.error_table import (
@@ -240,6 +243,29 @@ def test_a_vendors_own_words_decide(server: ProviderServer, source: str) -> None
         assert (caught.value.code, caught.value.status) == (code, status)
 
 
+HOPELESS = [
+    source
+    for source, (_, _, _, code) in BODIES.items()
+    if code in ("LLM_QUOTA_EXCEEDED", "INVALID_REQUEST", "AUTHENTICATION_ERROR")
+]
+
+
+@pytest.mark.parametrize("source", HOPELESS)
+def test_nothing_hopeless_is_tried_again(server: ProviderServer, source: str) -> None:
+    """A used-up quota, a wrong request and a wrong key cost one request, though a vendor says 429
+    or asks to come back.
+    """
+    case, status, body, _ = BODIES[source]
+    headers = {"retry-after": "0", "x-should-retry": "true"}
+    server.answer = Answer(status=status, body=json.dumps(body), headers=headers)
+    adapter = case.adapter(server, max_retries=3)
+    for call in (adapter.generate, adapter.stream):
+        with pytest.raises(LLMError) as caught:
+            call("hi")
+        assert not caught.value.retryable
+    assert len(server.requests) == 2
+
+
 def test_googles_pause_is_in_the_body() -> None:
     """Google says in a RetryInfo how long to wait; a header says it better (synthetic)."""
     body = {"error": {"code": 429, "details": [{"reason": 5}, {"retryDelay": "26.5s"}, 7]}}
@@ -249,10 +275,31 @@ def test_googles_pause_is_in_the_body() -> None:
     assert retry_after(error) == 3.0
 
 
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "XYZ+5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
 def test_a_date_is_a_pause() -> None:
-    """A Retry-After with a date counts from now."""
-    error = VendorError(headers={"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    """A Retry-After with a date counts from now, wherever this machine is."""
+    for zone in ("GMT", "", "-0000", "+0000"):
+        error = VendorError(headers={"retry-after": f"Wed, 21 Oct 2015 07:28:00 {zone}"})
+        assert retry_after(error, now=1445412470.0) == 10.0
+    error = VendorError(headers={"retry-after": "Wed, 21 Oct 2015 09:28:00 +0200"})
     assert retry_after(error, now=1445412470.0) == 10.0
+
+
+@given(st.text(max_size=40) | st.text("Wed, 21 Oct 2015 07:28:00 GMT-+", max_size=40))
+def test_no_retry_after_breaks_the_reader(text: str) -> None:
+    """Whatever a header holds, the pause is a number of seconds that can be waited, or none."""
+    for name in ("retry-after", "retry-after-ms"):
+        seconds = retry_after(VendorError(headers={name: text}))
+        assert seconds is None or 0 <= seconds <= 30 * 86400
 
 
 @pytest.mark.parametrize(
