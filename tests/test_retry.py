@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import math
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ from llmkit.errors import (
 )
 from llmkit.retry import RetryPolicy, call_with_retries, retry_with_exponential_backoff
 from llmkit.scope import CallInterrupted, Scope
+from llmkit.testing import no_sleeping
 
 
 class Clock:
@@ -107,7 +111,7 @@ class ForeignError(Exception):
 
 
 @pytest.mark.parametrize(
-    "odd", [-1, -0.5, math.nan, "5", datetime.timedelta(seconds=5), object(), None]
+    "odd", [-1, -0.5, math.nan, math.inf, "5", datetime.timedelta(seconds=5), object(), None, True]
 )
 def test_an_odd_retry_after_is_no_pause(odd: Any) -> None:
     """A negative pause would wait for ever, and another library's date is no number of seconds."""
@@ -241,12 +245,36 @@ def test_no_pause_goes_past_the_deadline(
         assert all(end <= deadline for end in ends)
 
 
-def test_too_long_a_retry_after_fails_at_once(clock: Clock) -> None:
-    """With 20 s left and 60 s asked for, the caller gets the rate limit now, not a time-out."""
-    attempts = Attempts(RateLimitError("x", retry_after=60))
-    with Scope(20, clock=clock).entered(), pytest.raises(RateLimitError):
+def test_too_long_a_retry_after_fails_at_once(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With 20 s left and 60 s asked for, the caller gets the rate limit now, not a time-out, and
+    the error and the log say why nobody waited.
+    """
+    error = RateLimitError("slow down", retry_after=60)
+    attempts = Attempts(error)
+    with (
+        caplog.at_level(logging.INFO, "llmkit"),
+        Scope(20, clock=clock).entered(),
+        pytest.raises(RateLimitError) as caught,
+    ):
         call_with_retries(attempts, policy(clock))
     assert clock.slept == []
+    assert caught.value is error
+    why = "not tried again, because the vendor asks to wait 60.0 s, and 20.0 s are left"
+    assert error.message == f"slow down - {why}"
+    assert caplog.messages == [f"{why}: slow down"]
+
+
+def test_the_reason_is_said_once(clock: Clock) -> None:
+    """A stand-in that raises one and the same error in every call doesn't make it grow."""
+    error = APIConnectionError("gone")
+    for _ in range(3):
+        with Scope(0.4, clock=clock).entered(), pytest.raises(APIConnectionError):
+            call_with_retries(Attempts(error), policy(clock))
+    assert error.message == (
+        "gone - not tried again, because the next try would come in 0.5 s, and 0.4 s are left"
+    )
 
 
 def test_a_cancel_ends_the_pause() -> None:
@@ -260,9 +288,93 @@ def test_a_cancel_ends_the_pause() -> None:
 def test_outside_a_scope_the_pause_is_an_ordinary_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
     """The decorator works in any code, with no Scope around it."""
     slept: list[float] = []
-    monkeypatch.setattr("llmkit.retry.time.sleep", slept.append)
+    monkeypatch.setattr("llmkit.retry.pauses.time.sleep", slept.append)
     retry.pause(1.5)
     assert slept == [1.5]
+
+
+def test_a_pause_longer_than_the_systems_clock_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that asks for the end of time doesn't end in an OverflowError."""
+    slept: list[float] = []
+    monkeypatch.setattr("llmkit.retry.pauses.time.sleep", slept.append)
+    retry.pause(1e300)
+    assert 86400 < slept[0] < threading.TIMEOUT_MAX
+    with Scope().entered() as scope:
+        scope.cancel("stop")
+        with pytest.raises(CallInterrupted):
+            retry.pause(1e300)
+
+
+# --- the switch that removes sleeping ------------------------------------------------------------
+
+
+@pytest.fixture
+def awake() -> Iterator[list[float]]:
+    """As a user's fixture would have it."""
+    with no_sleeping() as pauses:
+        yield pauses
+
+
+def test_without_sleeping_the_waits_are_told_but_not_waited(awake: list[float]) -> None:
+    """Each try is told the pause that would have been made before it, at once."""
+    attempts = Attempts(RateLimitError("a", retry_after=3600), RateLimitError("b", retry_after=20))
+    assert call_with_retries(attempts, RetryPolicy()) == "answer"
+    assert attempts.waits == [0.0, 3600.0, 20.0]
+    assert awake == [3600.0, 20.0]
+
+
+def test_without_sleeping_the_deadline_holds_all_the_same(awake: list[float]) -> None:
+    """A test sees the failure that production would see, and a cancel, too."""
+    with Scope(20).entered() as scope:
+        with pytest.raises(RateLimitError):
+            call_with_retries(Attempts(RateLimitError("x", retry_after=60)), RetryPolicy())
+        scope.cancel("stop")
+        with pytest.raises(CallInterrupted, match="stop"):
+            retry.pause(1.0)
+    assert awake == []
+
+
+def test_without_sleeping_in_any_thread_until_the_last_block_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The switch is the process's: nested and overlapping blocks count, whatever ends first."""
+    slept: list[float] = []
+    monkeypatch.setattr("llmkit.retry.pauses.time.sleep", slept.append)
+    with ExitStack() as first, ExitStack() as second:
+        one = first.enter_context(no_sleeping())
+        thread = threading.Thread(target=retry.pause, args=(1.0,))
+        thread.start()
+        thread.join(10)
+        two = second.enter_context(no_sleeping())
+        retry.pause(2.0)
+        first.close()
+        retry.pause(3.0)
+        assert (one, two, slept) == ([1.0, 2.0], [2.0, 3.0], [])
+    retry.pause(4.0)
+    assert slept == [4.0]
+
+
+def test_many_threads_switch_sleeping_off_and_on() -> None:
+    """Blocks that begin and end in many threads at once leave the switch as it was."""
+    failures: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            for _ in range(300):
+                with no_sleeping() as pauses:
+                    retry.pause(3600.0)
+                    assert 3600.0 in pauses
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert failures == []
+    assert not any(thread.is_alive() for thread in threads)
+    assert retry.pauses._notes == {}
 
 
 # --- the decorator -------------------------------------------------------------------------------
@@ -271,7 +383,7 @@ def test_outside_a_scope_the_pause_is_an_ordinary_sleep(monkeypatch: pytest.Monk
 @pytest.fixture
 def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     seconds: list[float] = []
-    monkeypatch.setattr("llmkit.retry.time.sleep", seconds.append)
+    monkeypatch.setattr("llmkit.retry.pauses.time.sleep", seconds.append)
     return seconds
 
 
@@ -333,13 +445,81 @@ def test_the_decorator_refuses_what_cant_be_meant(arguments: dict[str, Any]) -> 
         retry_with_exponential_backoff(**arguments)
 
 
+def test_the_decorator_works_on_methods() -> None:
+    """Methods of each kind are tried again, with their own `self` or class."""
+
+    class Service:
+        attempts = Attempts(ConnectionError(), ConnectionError(), ConnectionError())
+
+        @retry_with_exponential_backoff(base_delay=0.0)
+        def plain(self) -> str:
+            return f"{type(self).__name__} {self.attempts()}"
+
+        @classmethod
+        @retry_with_exponential_backoff(base_delay=0.0)
+        def of_the_class(cls) -> str:
+            return f"{cls.__name__} {cls.attempts()}"
+
+        @staticmethod
+        @retry_with_exponential_backoff(base_delay=0.0)
+        def static() -> str:
+            return Service.attempts()
+
+    assert Service().plain() == Service.of_the_class() == "Service answer"
+    assert Service.static() == "answer"
+
+
+def generator() -> Iterator[int]:
+    yield 1
+
+
+async def coroutine() -> None:
+    pass
+
+
+async def asynchronous_generator() -> AsyncIterator[int]:
+    yield 1
+
+
+class CallableGenerator:
+    def __call__(self) -> Iterator[int]:
+        yield 1
+
+
+@pytest.mark.parametrize(
+    ("function", "word"),
+    [
+        (generator, "generator is a generator"),
+        (functools.partial(generator), "is a generator"),
+        (CallableGenerator(), "CallableGenerator is a generator"),
+        (coroutine, "coroutine is asynchronous"),
+        (asynchronous_generator, "asynchronous"),
+        (classmethod(lambda cls: None), "below @classmethod"),
+        (5, "no function"),
+    ],
+    ids=["generator", "partial", "instance", "coroutine", "async generator", "classmethod", "5"],
+)
+def test_the_decorator_refuses_what_it_cant_try_again(function: Any, word: str) -> None:
+    """What fails after the call has returned is out of its reach, and it says so at once."""
+    with pytest.raises(InvalidRequestError, match=word):
+        retry_with_exponential_backoff()(function)
+
+
+def test_the_decorator_takes_whatever_can_be_called(slept: list[float]) -> None:
+    """Classes, partial functions and instances are tried again like functions."""
+    assert retry_with_exponential_backoff()(CallableGenerator)()
+    assert retry_with_exponential_backoff()(functools.partial(max, 1))(2) == 2
+    assert retry_with_exponential_backoff()(Attempts(ConnectionError()))() == "answer"
+    assert len(slept) == 1
+
+
 def test_success_at_the_first_try_loads_no_tenacity() -> None:
     """Tenacity costs 40 ms to import: only a program that has failures pays for it."""
     code = (
         "import sys; from llmkit.retry import *;"
         "print(call_with_retries(lambda wait: 'answer', RetryPolicy()), 'tenacity' in sys.modules)"
     )
-    root = str(Path(retry.__file__).parents[1])
+    root = str(Path(retry.__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

@@ -2,13 +2,15 @@
 
 `ProviderServer` is a provider on loopback: it speaks OpenAI's, Anthropic's and Gemini's wire
 protocols over real sockets, gives the answers and makes the faults that a test scripts, and
-records what it was asked. It needs no SDK and no other part of llmkit.
+records what it was asked. It needs no SDK. `no_sleeping` is the switch that removes the pauses
+between tries.
 """
 
 from __future__ import annotations
 
+from llmkit.retry import no_sleeping
 from llmkit.testing.answer import Answer
 from llmkit.testing.provider_server import AnswerSource, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
 
-__all__ = ["Answer", "AnswerSource", "ProviderServer", "RecordedRequest"]
+__all__ = ["Answer", "AnswerSource", "ProviderServer", "RecordedRequest", "no_sleeping"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import pickle
 import socket
 import traceback
@@ -247,6 +248,11 @@ class FailureContract:
             ({"retry-after": "nan"}, None),
             ({"retry-after": "soon"}, None),
             ({"retry-after": "Mon, 99 Foo 99999 99:99:99 GMT"}, None),
+            ({"retry-after-ms": "-1", "retry-after": "7"}, 7.0),
+            ({"retry-after-ms": "inf", "retry-after": "7"}, 7.0),
+            ({"retry-after": "1e300"}, None),
+            ({"retry-after": "1763800000"}, None),  # a point in time
+            ({"retry-after": formatdate(1e11, usegmt=True)}, None),
         ],
     )
     def test_obeys_retry_after(
@@ -263,6 +269,26 @@ class FailureContract:
         assert str(adapter.generate("hi")) == "good"
         assert pauses == [0.5 if seconds is None else seconds]
 
+    @pytest.mark.parametrize(
+        ("delay", "seconds"),
+        [("26.5s", 26.5), ("0s", 0.0), (3, 3.0), ("-4s", None), ("nans", None), ("1e300s", None)],
+    )
+    def test_obeys_the_pause_in_the_body(
+        self,
+        server: ProviderServer,
+        adapter: BaseLLMAdapter,
+        pauses: list[float],
+        delay: object,
+        seconds: float | None,
+    ) -> None:
+        """Google's `retryDelay` counts, also behind a server that speaks another protocol."""
+        details = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}]
+        body = {"error": {"code": 429, "message": "slow down", "details": details}}
+        for shape in (body, [body]):
+            server.script(Answer(status=429, body=json.dumps(shape)), Answer("good"))
+            assert str(adapter.generate("hi")) == "good"
+        assert pauses == [0.5 if seconds is None else seconds] * 2
+
     def test_does_not_wait_beyond_the_deadline(
         self, server: ProviderServer, adapter: BaseLLMAdapter, pauses: list[float]
     ) -> None:
@@ -270,6 +296,7 @@ class FailureContract:
         server.answer = Answer(status=429, headers={"retry-after": "3600"})
         error = self.failure(adapter, timeout=20)
         assert (error.retry_after, pauses, len(server.requests)) == (3600.0, [], 1)
+        assert "the vendor asks to wait 3600.0 s" in error.message
 
     def test_shows_no_key(
         self, server: ProviderServer, capfd: pytest.CaptureFixture[str], caplog: Any

@@ -1,0 +1,69 @@
+"""When to try again, and after how long."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llmkit.errors import LLMError
+from llmkit.retry.budget import RetryBudget
+from llmkit.retry.pauses import pause
+
+__all__ = ["RetryPolicy", "asked_pause", "is_retryable"]
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Says whether a second try may help: a retryable `LLMError`, or a broken connection."""
+    if isinstance(error, LLMError):
+        return error.retryable
+    return isinstance(error, ConnectionError | TimeoutError)
+
+
+def asked_pause(error: BaseException | None) -> float | None:
+    """Returns the seconds that an error asks to wait; None when it doesn't say."""
+    asked = getattr(error, "retry_after", None)
+    # Foreign errors may hold anything there: a date, a text, infinity.
+    if isinstance(asked, int | float) and not isinstance(asked, bool):
+        return float(asked) if 0 <= asked < math.inf else None
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When to try again, and after how long.
+
+    Attributes:
+        max_retries: Tries after the first.
+        base_delay: The first pause is a random part of this many seconds; it doubles each time.
+        max_delay: No pause is longer, unless the vendor asks for it.
+        retry_on: Says whether an error is worth another try.
+        sleep: Waits for some seconds.
+        rng: Gives numbers from 0 to 1.
+        budget: Has to have something left for a retry; None sets no such limit.
+    """
+
+    max_retries: int = 3
+    base_delay: float = 0.5
+    max_delay: float = 30.0
+    retry_on: Callable[[BaseException], bool] = is_retryable
+    sleep: Callable[[float], None] = pause
+    rng: Callable[[], float] = random.random
+    budget: RetryBudget | None = None
+
+    def delay(self, tries: int, error: BaseException | None) -> float:
+        """Returns the pause after a failure.
+
+        Args:
+            tries: How many tries there were, from 1.
+            error: The last one's error.
+
+        Returns:
+            Seconds: what the vendor asked for, or a random part of the exponential delay.
+        """
+        asked = asked_pause(error)
+        if asked is not None:
+            return asked
+        # Full jitter keeps clients that failed together from coming back together.
+        return self.rng() * min(self.max_delay, self.base_delay * 2.0 ** min(tries - 1, 60))
