@@ -8,6 +8,7 @@ import pytest
 
 import llmkit.settings
 from llmkit.performance import get_performance_tracker
+from llmkit.retry import reset_retry_budgets
 from llmkit.testing import ProviderServer
 
 # Whatever a developer's shell holds, no test may see it: a real key would reach a real vendor.
@@ -61,8 +62,10 @@ def clean_settings(
 
 
 @pytest.fixture(autouse=True)
-def fresh_tracker() -> None:
+def fresh_figures() -> None:
+    """What one test's calls have taught the process changes nothing for the next."""
     get_performance_tracker().reset()
+    reset_retry_budgets()
 
 
 @pytest.fixture

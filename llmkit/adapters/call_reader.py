@@ -10,7 +10,7 @@ from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions
 from llmkit.request import Prompt, Request, check_seconds
 from llmkit.request.checks import check_whole
-from llmkit.retry import RetryPolicy
+from llmkit.retry import RetryPolicy, retry_budget
 from llmkit.settings import Settings
 
 __all__ = ["CallReader"]
@@ -41,6 +41,7 @@ class CallReader:
     """The part of an adapter that fills in its defaults and those of its settings."""
 
     model: str
+    provider: str
     settings: Settings
     timeout: float | None
     max_retries: int | None
@@ -113,7 +114,7 @@ class CallReader:
             attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
             first_chunk_timeout=check_seconds("first_chunk_timeout", first_chunk_timeout) or usual,
             idle_timeout=check_seconds("idle_timeout", idle_timeout) or usual,
-            retry=RetryPolicy(max_retries=retries),
+            retry=RetryPolicy(max_retries=retries, budget=retry_budget(self.provider)),
             observers=self.observers,
             budgets=self.budgets,
         )
