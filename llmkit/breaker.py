@@ -218,7 +218,7 @@ class CircuitBreaker:
 
     def _refusal(self, left: float, *, probed: bool) -> CircuitOpenError:
         if probed:
-            when = f"one try is finding out whether it answers again; at the latest in {left:.1f} s another one may"
+            when = f"one try is finding out whether it answers again; {left:.1f} s on, another may"
         else:
             when = f"it is not asked for another {left:.1f} s"
         return CircuitOpenError(

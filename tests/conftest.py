@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 import llmkit.settings
+from llmkit.breaker import reset_breakers
 from llmkit.performance import get_performance_tracker
 from llmkit.retry import reset_retry_budgets
 from llmkit.testing import ProviderServer
@@ -66,6 +67,7 @@ def fresh_figures() -> None:
     """What one test's calls have taught the process changes nothing for the next."""
     get_performance_tracker().reset()
     reset_retry_budgets()
+    reset_breakers()
 
 
 @pytest.fixture

@@ -65,6 +65,11 @@ class AnthropicAdapter(CustomRequestAdapter):
         super().__init__(model, provider, api_key, api_base, **kwargs)
 
     @property
+    def address(self) -> str:
+        """Where the model is asked."""
+        return self.base_url
+
+    @property
     def base_url(self) -> str:
         """The address that is asked; the SDK adds `/v1` itself."""
         base = self.api_base or self.settings.anthropic_api_base or BASE_URL

@@ -111,6 +111,11 @@ class BaseLLMAdapter(CallReader, ABC):
             return ModelInfo(self.model, self.provider, known=False)
         return info
 
+    @property
+    def address(self) -> str:
+        """Where the model is asked: what is learnt of it there does not hold elsewhere."""
+        return self.api_base or ""
+
     def ensure_initialized(self) -> bool:
         """Makes sure that a call could be made: the SDK is installed and there is a key.
 

@@ -79,6 +79,11 @@ class GeminiAdapter(VendorAdapter):
         super().__init__(model, provider, api_key, api_base, **kwargs)
 
     @property
+    def address(self) -> str:
+        """Where the model is asked, with the API's version."""
+        return "/".join(self._address())
+
+    @property
     def base_url(self) -> str:
         """The address that is asked, without the API's version."""
         return self._address()[0]

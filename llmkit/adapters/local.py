@@ -64,6 +64,11 @@ class LocalAdapter(OpenAIAdapter):
         return _VENDOR
 
     @property
+    def address(self) -> str:
+        """Where the model is asked: in this process, unless said otherwise. Starts nothing."""
+        return self.api_base or "embedded"
+
+    @property
     def base_url(self) -> str:
         """The loopback address of the model's server, which is started if need be."""
         return self.api_base or f"{local_server_url()}/v1"

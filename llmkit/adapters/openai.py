@@ -74,6 +74,11 @@ class OpenAIAdapter(CustomRequestAdapter):
             ) from None
 
     @property
+    def address(self) -> str:
+        """Where the model is asked."""
+        return self.base_url
+
+    @property
     def base_url(self) -> str:
         """The address that is asked."""
         base = self.api_base or self._configured_base() or self.vendor.base_url

@@ -123,7 +123,12 @@ def in_turn(
             _note_step(note, candidates[at].name, candidates[waiting[0]].name, failure)
     soonest = _soonest_to_close(failures, len(candidates))
     if soonest is not None:  # all circuits are open: better to ask one than none
-        return soonest, candidates[soonest].ask(True)
+        try:
+            return soonest, candidates[soonest].ask(True)
+        except LLMError as error:
+            if _ends_all(error, leads_on):
+                raise
+            failures = [(at, error if at == soonest else open_) for at, open_ in failures]
     if len(failures) == 1:
         raise failures[0][1]
     raise _all_failed(candidates, failures) from failures[-1][1]

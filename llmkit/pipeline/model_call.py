@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from llmkit.breaker import Permit, breaker_for
 from llmkit.budget import Held, active_budgets, hold
 from llmkit.cost import cost_of
 from llmkit.errors import Attempt, ErrorCode, LLMError, ProviderError
@@ -21,6 +22,10 @@ from llmkit.types import Chunk, Completion
 __all__ = ["Begun", "ModelCall", "code_of", "read_answer", "stand_in"]
 
 T = TypeVar("T")
+
+# Seconds that a try must have lasted for its time-out to say something of the model rather than of
+# its caller's haste.
+PATIENCE = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +123,7 @@ class ModelCall:
             LLMError: The last try's error.
             CallInterrupted: The Scope ended outside of a try.
         """
-        reply = self._run(lambda: read_answer(self.adapter, self._generate()))
+        reply = self._run(lambda: read_answer(self.adapter, self._generate()), forced)
         if self.held is not None:
             self.held.settle(reply)
         self._complete(reply)
@@ -142,7 +147,7 @@ class ModelCall:
         scope = Scope(parent=whole, holds=True)
         around = current_scope() or whole
         with scope.entered(), scope.bounded_by(around).entered():
-            return self._run(lambda: self._begin(scope))
+            return self._run(lambda: self._begin(scope), forced)
 
     def end_stream(self, outcome: Completion | LLMError) -> None:
         """Settles what is known only at a stream's end."""
@@ -180,28 +185,40 @@ class ModelCall:
             scope.close_held()
             raise
 
-    def _run(self, step: Callable[[], T]) -> T:
+    def _run(self, step: Callable[[], T], forced: bool) -> T:
         """Runs a step, with retries; what a first call needs is got ready inside the Scope, too."""
         try:
             self.adapter.ensure_initialized()
-            return call_with_retries(lambda wait: self._budgeted(step, wait), self.options.retry)
+            return call_with_retries(
+                lambda wait: self._guarded(step, wait, forced), self.options.retry
+            )
         except LLMError as error:  # which may become one of several causes
             error.provider = error.provider or self.adapter.provider
             error.model = error.model or self.adapter.model
             error.attempts = self.attempts
             raise
 
-    def _budgeted(self, step: Callable[[], T], wait: float) -> T:
+    def _guarded(self, step: Callable[[], T], wait: float, forced: bool) -> T:
+        """Makes one try, if the model's circuit is closed; an open one is not tried again."""
+        adapter = self.adapter
+        breaker = breaker_for(adapter.provider, adapter.model, adapter.address)
+        permit = breaker.enter(force=forced)
+        try:
+            return self._budgeted(step, wait, permit)
+        finally:
+            permit.dropped()  # counts only when nothing was sent: no word came before this one
+
+    def _budgeted(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
         """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
         if not self._budgets:
-            return self._attempt(step, wait)
+            return self._attempt(step, wait, permit)
         # A try before this one may have been sent with a smaller `max_tokens`.
         self.held = hold(self._asked, self.info, self._budgets, streamed=self.streamed)
         self.request = self.held.request
         with self.held:
-            return self._attempt(step, wait)
+            return self._attempt(step, wait, permit)
 
-    def _attempt(self, step: Callable[[], T], wait: float) -> T:
+    def _attempt(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
         """Makes one try and notes it."""
         began = time.perf_counter()
         self._history = (self._history[0], (began, wait))
@@ -216,13 +233,17 @@ class ModelCall:
                 with Scope(timeout).entered():
                     result = step()
             request_id = getattr(result, "request_id", None)
+            permit.succeeded()
             return result
         except CallInterrupted as interruption:
             code = interruption.code
+            if code is not ErrorCode.LLM_TIMEOUT or time.perf_counter() - began >= PATIENCE:
+                permit.ended(code)
             raise interruption.to_error() from None
         except LLMError as error:
             code, status, request_id = error.code, error.status, error.request_id
             self.failure = error
+            permit.ended(code)
             raise
         except BaseException as error:  # passed on as it is; only the Attempt needs some code
             code = code_of(error)

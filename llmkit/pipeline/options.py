@@ -29,6 +29,10 @@ class Adapter(Protocol):
         """Its provider's name."""
 
     @property
+    def address(self) -> str:
+        """Where it is asked."""
+
+    @property
     def info(self) -> ModelInfo:
         """What the registry knows of it."""
 

@@ -1,0 +1,133 @@
+"""Circuit breakers in calls: how they open, whom they spare, and how a chain goes round them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from llmkit import AllModelsFailedError, CallRecord, CircuitOpenError, Client, ErrorCode, Settings
+from llmkit.breaker import breaker_for
+from llmkit.errors import BudgetExceededError, InvalidRequestError, LLMTimeoutError, ProviderError
+from llmkit.testing import Answer, ProviderServer
+
+KEY = "sk-test-0123456789"
+
+
+@pytest.fixture
+def second_server() -> Iterator[ProviderServer]:
+    with ProviderServer() as server:
+        yield server
+
+
+@pytest.fixture
+def settings(server: ProviderServer, second_server: ProviderServer) -> Settings:
+    return Settings(
+        openai_api_key=KEY,
+        openai_api_base=server.base_url("openai"),
+        anthropic_api_key=KEY,
+        anthropic_api_base=second_server.base_url("anthropic"),
+    )
+
+
+def open_circuit(client: Client, model: str) -> None:
+    for _ in range(10):
+        with pytest.raises(ProviderError):
+            client.complete("hi", model=model, max_retries=0, fallbacks=[])
+
+
+def test_an_open_circuit_costs_no_request(server: ProviderServer, settings: Settings) -> None:
+    """A model that failed ten times running is left alone: no request, no retry, no wait."""
+    server.answer = Answer(status=500)
+    client = Client("gpt-6-luna", settings=settings)
+    open_circuit(client, "gpt-6-luna")
+    with pytest.raises(CircuitOpenError) as caught:
+        client.complete("hi")
+
+    assert len(server.requests) == 10
+    assert caught.value.attempts == ()
+    assert caught.value.model == "gpt-6-luna"
+    assert 0 < (caught.value.retry_after or 0) <= 5
+    # Another model of the same vendor is not concerned, nor is the same model elsewhere.
+    server.answer = Answer("fine")
+    assert client.complete("hi", model="gpt-6-sol").text == "fine"
+
+
+def test_a_chain_goes_round_an_open_circuit(server: ProviderServer, settings: Settings) -> None:
+    """The next model is asked at once, and the record says why."""
+    server.answer = Answer(status=500)
+    records: list[CallRecord] = []
+    client = Client(
+        "gpt-6-luna",
+        fallbacks=["claude-haiku-5-5"],
+        settings=settings,
+        observers=[records.append],
+    )
+    open_circuit(client, "gpt-6-luna")
+    reply = client.complete("hi")
+
+    assert reply.model == "claude-haiku-5-5"
+    assert [attempt.model for attempt in reply.attempts] == ["claude-haiku-5-5"]
+    assert [step.reason for step in records[-1].fallbacks] == [ErrorCode.LLM_CIRCUIT_OPEN]
+
+
+def test_when_all_circuits_are_open_one_is_tried(
+    server: ProviderServer, second_server: ProviderServer, settings: Settings
+) -> None:
+    """A chain never fails without asking: the model whose circuit closes first is tried."""
+    client = Client("gpt-6-luna", fallbacks=["claude-haiku-5-5"], settings=settings)
+    server.answer = second_server.answer = Answer(status=500)
+    open_circuit(client, "claude-haiku-5-5")
+    open_circuit(client, "gpt-6-luna")
+    asked = len(server.requests), len(second_server.requests)
+    second_server.answer = Answer("back again")
+    reply = client.complete("hi")
+
+    assert reply.text == "back again"  # its circuit opened first
+    assert (len(server.requests), len(second_server.requests)) == (asked[0], asked[1] + 1)
+    assert breaker_for("anthropic", "claude-haiku-5-5", second_server.base_url("anthropic"))
+
+
+def test_when_all_circuits_are_open_and_the_try_fails_all_is_said(
+    server: ProviderServer, second_server: ProviderServer, settings: Settings
+) -> None:
+    """The forced try's own failure reaches the caller, beside the open circuits."""
+    client = Client("gpt-6-luna", fallbacks=["claude-haiku-5-5"], settings=settings)
+    server.answer = second_server.answer = Answer(status=500)
+    open_circuit(client, "gpt-6-luna")
+    open_circuit(client, "claude-haiku-5-5")
+    with pytest.raises(AllModelsFailedError) as caught:
+        client.complete("hi", max_retries=0)
+
+    assert len(server.requests) == 11
+    codes = [error.code for error in caught.value.errors]
+    assert codes == [ErrorCode.LLM_PROVIDER_ERROR, ErrorCode.LLM_CIRCUIT_OPEN]
+
+
+def test_a_callers_haste_opens_no_circuit(server: ProviderServer, settings: Settings) -> None:
+    """Time-outs of a fraction of a second say nothing of the model."""
+    client = Client("gpt-6-luna", settings=settings)
+    client.complete("hi")  # loads the SDK
+    server.answer = Answer("slow", delay=5)
+    for _ in range(12):
+        with pytest.raises(LLMTimeoutError):
+            client.complete("hi", timeout=0.05)
+    server.answer = Answer("fine")
+    assert client.complete("hi").text == "fine"
+
+
+def test_what_is_no_failure_of_the_provider_opens_no_circuit(
+    server: ProviderServer, settings: Settings
+) -> None:
+    """Wrong requests and empty budgets are not held against the model."""
+    client = Client("gpt-6-luna", settings=settings)
+    server.answer = Answer(status=400)
+    for _ in range(12):
+        with pytest.raises(InvalidRequestError):
+            client.complete("hi")
+    server.answer = Answer("fine")
+    with client.budget(tokens=1):
+        for _ in range(12):
+            with pytest.raises(BudgetExceededError):
+                client.complete("hi")
+    assert client.complete("hi").text == "fine"
