@@ -269,10 +269,13 @@ class StreamInterruptedError(LLMError):
 
 
 class ContentFilterError(LLMError):
-    """The vendor refused to answer because of the content.
+    """The vendor, or a filter of one's own, refused to answer because of the content.
+
+    An answer of which something came is a `Completion` whose finish reason is "content_filter".
 
     Attributes:
-        category: The vendor's own word for the reason; None when it gave none.
+        category: The vendor's own word for the reason, the most specific that it said, several
+            joined by ", "; None when it gave none.
     """
 
     default_code = ErrorCode.LLM_CONTENT_FILTER

@@ -87,6 +87,8 @@ class Completion:
         provider: Its provider.
         finish_reason: Why the model stopped: "stop", "length" (`max_tokens` was reached),
             "tool_calls", or "content_filter".
+        content_filter_category: Why the answer was refused or cut off for its content, in the
+            vendor's own word; None unless the finish reason is "content_filter".
         usage: The tokens, as the vendor counted them.
         cost: What the call cost, in USD; None when the price or the usage is unknown.
         tool_calls: The tools that the model wants to be called.
@@ -115,6 +117,7 @@ class Completion:
     latency: float = 0.0
     request_id: str | None = None
     raw: dict[str, Any] = field(default_factory=dict, repr=False)
+    content_filter_category: str | None = None
 
     def __str__(self) -> str:
         return self.text

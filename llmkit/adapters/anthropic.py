@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.base import Key
+from llmkit.adapters.content_filters import as_mapping
 from llmkit.adapters.custom_request import CustomRequestAdapter
 from llmkit.adapters.error_table import ANTHROPIC_CLASSES
 from llmkit.adapters.wire import ToolCallParts, count_of, text_of
@@ -148,6 +149,9 @@ class AnthropicAdapter(CustomRequestAdapter):
         calls: tuple[ToolCall, ...],
         headers: Mapping[str, str],
     ) -> Completion:
+        details = as_mapping(raw.get("stop_details"))
+        category, explanation = details.get("category"), details.get("explanation")
+        is_refused = raw.get("stop_reason") == "refusal"
         return self._completion(
             text="".join(texts),
             finish=raw.get("stop_reason"),
@@ -155,7 +159,8 @@ class AnthropicAdapter(CustomRequestAdapter):
             calls=calls,
             request_id=headers.get("request-id"),
             raw=raw,
-            refusal=(raw.get("stop_details") or {}).get("category"),
+            refusal=category if is_refused and isinstance(category, str) else None,
+            explanation=explanation if isinstance(explanation, str) else "",
         )
 
 
@@ -202,6 +207,10 @@ class _Answer:
         text = text_of(delta["text"])
         self._texts.append(text)
         return text
+
+    def cut_off(self, category: str) -> None:
+        self._raw.update(stop_reason="refusal", stop_details={"category": category})
+        self._usage.pop("output_tokens", None)  # so far it is only that of the first event
 
     def completion(self, headers: Mapping[str, str]) -> Completion:
         return self._adapter._put_together(

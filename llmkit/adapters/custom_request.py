@@ -24,7 +24,7 @@ from llmkit.adapters.wire import (
     readable,
     sse_events,
 )
-from llmkit.errors import LLMError, ProviderError
+from llmkit.errors import ContentFilterError, LLMError, ProviderError
 from llmkit.request import Request
 from llmkit.streams import ChunkSource
 from llmkit.tokenizer import TokenCount
@@ -49,6 +49,9 @@ class StreamedAnswer(Protocol):
     @property
     def is_over(self) -> bool:
         """Whether no further event matters."""
+
+    def cut_off(self, category: str) -> None:
+        """Ends the answer: the vendor's filter has said, by an error, that nothing more comes."""
 
     def completion(self, headers: Mapping[str, str]) -> Completion:
         """Returns the whole answer."""
@@ -89,6 +92,7 @@ class CustomRequestAdapter(VendorAdapter):
         response = self._post(request, stream=True)
         check_event_stream(response)
         answer = self._begin_answer()
+        began = False
         with self._vendor_errors():
             events = sse_events(response.iter_bytes())
             for name, data in events:
@@ -96,10 +100,17 @@ class CustomRequestAdapter(VendorAdapter):
                     break
                 event = read_event(data)
                 if name == b"error" or event.get("error"):
-                    raise self._reported_error(event)
+                    error = self._reported_error(event)
+                    if not began or not isinstance(error, ContentFilterError):
+                        raise error
+                    # Said by a finish reason, it would be an answer that was cut off, too.
+                    with readable():
+                        answer.cut_off(error.category or "content_filter")
+                        return answer.completion(response.headers)
                 with readable():
                     text = answer.add(event)
                 if text:
+                    began = True
                     yield Chunk(text)
                 if answer.is_over:
                     break

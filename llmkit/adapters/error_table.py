@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from llmkit.adapters.content_filters import FILTER_TEXT
 from llmkit.adapters.vendor_error import VendorError, retry_after
 from llmkit.errors import ErrorCode, LLMError
 
@@ -152,7 +153,8 @@ GEMINI_CLASSES: _Classes = {
 }
 
 # The vendors' own words (OpenAI's `code` and `type`, Anthropic's `error.type`, Google's `status`
-# and `reason`) that say more than the status, whatever the status is.
+# and `reason`) that say more than the status, whatever the status is. They are compared whole and
+# in small letters: what speaks a vendor's protocol for it does not always keep its case.
 _TELLING_WORDS = {
     "insufficient_quota": ErrorCode.LLM_QUOTA_EXCEEDED,
     "billing_not_active": ErrorCode.LLM_QUOTA_EXCEEDED,
@@ -165,9 +167,10 @@ _TELLING_WORDS = {
     "model_context_window_exceeded": ErrorCode.LLM_CONTEXT_LENGTH,
     "content_filter": ErrorCode.LLM_CONTENT_FILTER,
     "content_policy_violation": ErrorCode.LLM_CONTENT_FILTER,
+    "refusal": ErrorCode.LLM_CONTENT_FILTER,
     "model_not_found": ErrorCode.MODEL_NOT_FOUND,
     "invalid_api_key": ErrorCode.AUTHENTICATION_ERROR,
-    "API_KEY_INVALID": ErrorCode.AUTHENTICATION_ERROR,
+    "api_key_invalid": ErrorCode.AUTHENTICATION_ERROR,
 }
 
 _STATUSES = {
@@ -198,27 +201,27 @@ _STATUSES = {
 # Words that say what kind of error it is where there is no status, as inside a stream.
 _KINDS = {
     "invalid_request_error": ErrorCode.INVALID_REQUEST,
-    "INVALID_ARGUMENT": ErrorCode.INVALID_REQUEST,
-    "FAILED_PRECONDITION": ErrorCode.INVALID_REQUEST,
-    "OUT_OF_RANGE": ErrorCode.INVALID_REQUEST,
+    "invalid_argument": ErrorCode.INVALID_REQUEST,
+    "failed_precondition": ErrorCode.INVALID_REQUEST,
+    "out_of_range": ErrorCode.INVALID_REQUEST,
     "request_too_large": ErrorCode.INVALID_REQUEST,
     "authentication_error": ErrorCode.AUTHENTICATION_ERROR,
-    "UNAUTHENTICATED": ErrorCode.AUTHENTICATION_ERROR,
+    "unauthenticated": ErrorCode.AUTHENTICATION_ERROR,
     "permission_error": ErrorCode.PERMISSION_DENIED,
-    "PERMISSION_DENIED": ErrorCode.PERMISSION_DENIED,
+    "permission_denied": ErrorCode.PERMISSION_DENIED,
     "not_found_error": ErrorCode.MODEL_NOT_FOUND,
-    "NOT_FOUND": ErrorCode.MODEL_NOT_FOUND,
+    "not_found": ErrorCode.MODEL_NOT_FOUND,
     "rate_limit_error": ErrorCode.LLM_RATE_LIMIT,
     "rate_limit_exceeded": ErrorCode.LLM_RATE_LIMIT,
-    "RESOURCE_EXHAUSTED": ErrorCode.LLM_RATE_LIMIT,
+    "resource_exhausted": ErrorCode.LLM_RATE_LIMIT,
     "timeout_error": ErrorCode.LLM_TIMEOUT,
-    "DEADLINE_EXCEEDED": ErrorCode.LLM_TIMEOUT,
+    "deadline_exceeded": ErrorCode.LLM_TIMEOUT,
     "overloaded_error": ErrorCode.LLM_PROVIDER_ERROR,
     "server_error": ErrorCode.LLM_PROVIDER_ERROR,
     "api_error": ErrorCode.LLM_PROVIDER_ERROR,
-    "UNAVAILABLE": ErrorCode.LLM_PROVIDER_ERROR,
-    "INTERNAL": ErrorCode.LLM_PROVIDER_ERROR,
-    "CANCELLED": ErrorCode.LLM_CANCELLED,
+    "unavailable": ErrorCode.LLM_PROVIDER_ERROR,
+    "internal": ErrorCode.LLM_PROVIDER_ERROR,
+    "cancelled": ErrorCode.LLM_CANCELLED,
 }
 
 # Said in no other way: Anthropic's and Google's full windows ("prompt is too long: 200001 tokens >
@@ -253,16 +256,22 @@ def classify(error: VendorError, classes: _Classes) -> ErrorCode | None:
     by_class = None if kind is None else rows[kind]
     if by_class is not None:
         return by_class
-    for word in error.words:
+    if error.category is not None:
+        return ErrorCode.LLM_CONTENT_FILTER
+    words = [word.lower() for word in error.words]
+    for word in words:
         if word in _TELLING_WORDS:
             return _TELLING_WORDS[word]
-    if error.status in (None, 200, 400, 413, 422) and _CONTEXT_TEXT.search(error.message):
-        return ErrorCode.LLM_CONTEXT_LENGTH
+    if error.status in (None, 200, 400, 413, 422):
+        if _CONTEXT_TEXT.search(error.message):
+            return ErrorCode.LLM_CONTEXT_LENGTH
+        if FILTER_TEXT.search(error.message):
+            return ErrorCode.LLM_CONTENT_FILTER
     if error.status in _STATUSES:
         return _STATUSES[error.status]
     if error.status is not None and error.status >= 500:
         return ErrorCode.LLM_PROVIDER_ERROR
-    for word in error.words:
+    for word in words:
         if word in _KINDS:
             return _KINDS[word]
     if kind is not None or not error.kinds:
@@ -299,6 +308,7 @@ def to_llm_error(
     unlisted = (
         error.status is not None and 200 < error.status < 500 and error.status not in _STATUSES
     )
+    facts = {"category": _category(error)} if code is ErrorCode.LLM_CONTENT_FILTER else {}
     return LLMError.of_code(
         code,
         (message or "the vendor gave no reason") + (f" - {advice}" if advice else ""),
@@ -308,4 +318,16 @@ def to_llm_error(
         request_id=error.request_id,
         retry_after=retry_after(error),
         retryable=False if unlisted else None,
+        **facts,
     )
+
+
+def _category(error: VendorError) -> str | None:
+    """Returns the vendor's most specific word for why it refused a content."""
+    if error.category is not None:
+        return error.category
+    for word in error.words:
+        if _TELLING_WORDS.get(word.lower()) is ErrorCode.LLM_CONTENT_FILTER:
+            return word
+    said = FILTER_TEXT.search(error.message)
+    return None if said is None else next(filter(None, said.groups()))

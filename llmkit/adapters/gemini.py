@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.base import Key
+from llmkit.adapters.content_filters import as_mapping, blocked_ratings, category_of_feedback
 from llmkit.adapters.error_table import GEMINI_CLASSES
 from llmkit.adapters.vendor_adapter import VendorAdapter
 from llmkit.adapters.vendor_error import VendorError
@@ -20,7 +21,7 @@ from llmkit.adapters.wire import (
     readable,
     text_of,
 )
-from llmkit.errors import ConfigurationError, ContentFilterError, ProviderError
+from llmkit.errors import ConfigurationError, ProviderError
 from llmkit.request import Image, Message, Request
 from llmkit.streams import ChunkSource
 from llmkit.tokenizer import TokenCount
@@ -65,6 +66,7 @@ class GeminiAdapter(VendorAdapter):
         "IMAGE_SAFETY": "content_filter",
         "IMAGE_PROHIBITED_CONTENT": "content_filter",
         "IMAGE_RECITATION": "content_filter",
+        "ESCALATION": "content_filter",
     }
     key_variable = "GEMINI_API_KEY"
 
@@ -222,25 +224,21 @@ class _Answer:
         self.calls: list[ToolCall] = []
         self.finish: str | None = None
         self.usage: Mapping[str, Any] = {}
+        self._refusal: str | None = None
+        self._explanation = ""
 
     def add(self, event: Mapping[str, Any]) -> str:
-        """Takes one JSON and returns the text in it.
-
-        Raises:
-            ContentFilterError: The prompt was blocked, so that there is no answer at all.
-        """
+        """Takes one JSON and returns the text in it."""
         self.raw.update(event)
         self.usage = event.get("usageMetadata") or self.usage
         candidates = event.get("candidates")
         if not candidates:
-            blocked = (event.get("promptFeedback") or {}).get("blockReason")
-            if blocked:
-                raise ContentFilterError(
-                    f"the vendor blocked the prompt ({blocked})",
-                    category=blocked,
-                    provider=self._adapter.provider,
-                    model=self._adapter.model,
-                )
+            # A blocked prompt has no answer at all; in a stream it may be blocked half-way.
+            feedback = as_mapping(event.get("promptFeedback"))
+            blocked = category_of_feedback(feedback)
+            if blocked is not None:
+                self.cut_off(blocked, feedback.get("blockReasonMessage"))
+                return ""
             if not self.usage or not self.raw.get("candidates"):
                 raise KeyError("candidates")
             return ""
@@ -248,6 +246,9 @@ class _Answer:
         if candidate.get("index"):  # of several answers the first one counts
             return ""
         self.finish = candidate.get("finishReason") or self.finish
+        if self._adapter.finish_words.get(self.finish or "") == "content_filter":
+            rated = blocked_ratings(candidate.get("safetyRatings"))
+            self.cut_off(rated or self._refusal, candidate.get("finishMessage"))
         parts = (candidate.get("content") or {}).get("parts") or ()
         text = "".join(_texts(parts))
         if text:
@@ -259,6 +260,13 @@ class _Answer:
                 self.calls.append(ToolCall(call.get("id") or "", call["name"], arguments))
         return text
 
+    def cut_off(self, category: str | None, explanation: object = None) -> None:
+        """Notes that the vendor's filter ended the answer, and why; None: as the finish says."""
+        self.finish = self.finish or category
+        self._refusal = category
+        if isinstance(explanation, str):
+            self._explanation = explanation
+
     def completion(self) -> Completion:
         return self._adapter._completion(
             text="".join(self.texts),
@@ -267,6 +275,8 @@ class _Answer:
             calls=tuple(self.calls),
             request_id=self.raw.get("responseId"),
             raw=self.raw,
+            refusal=self._refusal,
+            explanation=self._explanation,
         )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.base import Key
+from llmkit.adapters.content_filters import category_of_choice
 from llmkit.adapters.custom_request import CustomRequestAdapter
 from llmkit.adapters.error_table import OPENAI_CLASSES
 from llmkit.adapters.vendors import OPENAI_COMPATIBLE, Vendor
@@ -44,6 +45,7 @@ class OpenAIAdapter(CustomRequestAdapter):
         "tool_calls": "tool_calls",
         "function_call": "tool_calls",
         "content_filter": "content_filter",
+        "refusal": "content_filter",  # Anthropic's word, from servers that translate its protocol
     }
     path = "/chat/completions"
     ping_path = "/models"
@@ -174,8 +176,17 @@ class OpenAIAdapter(CustomRequestAdapter):
             calls=tuple(_read_call(call) for call in message.get("tool_calls") or ()),
             request_id=headers.get("x-request-id"),
             raw=raw,
-            refusal="refusal" if refusal else None,
+            refusal=self._find_refusal(choice, raw, is_refusal=bool(refusal)),
         )
+
+    def _find_refusal(
+        self, choice: Mapping[str, Any], whole: Mapping[str, Any], *, is_refusal: bool
+    ) -> str | None:
+        """Returns why an answer was filtered or refused; None when it was not, or unsaid."""
+        found = None
+        if self.finish_words.get(choice.get("finish_reason") or "") == "content_filter":
+            found = category_of_choice(choice, whole)
+        return found or ("refusal" if is_refusal else None)
 
     def _begin_answer(self) -> _Answer:
         return _Answer(self)
@@ -192,7 +203,8 @@ class _Answer:
         self._calls = ToolCallParts()
         self._raw: dict[str, Any] = {}
         self._finish: str | None = None
-        self._refused = False
+        self._verdict: dict[str, Any] = {}
+        self._is_refusal = False
 
     @property
     def has_end_mark(self) -> bool:
@@ -204,13 +216,16 @@ class _Answer:
         if not choices or choices[0].get("index"):  # of several answers the first one counts
             return ""
         choice = choices[0]
-        self._finish = choice.get("finish_reason") or self._finish
+        finish = choice.get("finish_reason")
+        if finish or choice.get("content_filter_results"):
+            self._finish = finish or self._finish
+            self._verdict.update(choice, finish_reason=self._finish)
         delta = choice.get("delta") or {}
         for part in delta.get("tool_calls") or ():
             self._add_call(part)
         refusal = text_of(delta.get("refusal"))
         if refusal:
-            self._refused = True
+            self._is_refusal = True
         text = text_of(delta.get("content")) or refusal
         if text:
             self._texts.append(text)
@@ -224,6 +239,10 @@ class _Answer:
         self._calls.start(index, part.get("id"), function.get("name"))
         self._calls.add(index, function.get("arguments"))
 
+    def cut_off(self, category: str) -> None:
+        self._finish = "content_filter"
+        self._verdict = {"finish_reason": self._finish, "native_finish_reason": category}
+
     def completion(self, headers: Mapping[str, str]) -> Completion:
         return self._adapter._completion(
             text="".join(self._texts),
@@ -232,7 +251,9 @@ class _Answer:
             calls=self._calls.finished(),
             request_id=headers.get("x-request-id"),
             raw=self._raw,
-            refusal="refusal" if self._refused else None,
+            refusal=self._adapter._find_refusal(
+                self._verdict, self._raw, is_refusal=self._is_refusal
+            ),
         )
 
 

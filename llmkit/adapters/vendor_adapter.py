@@ -18,7 +18,7 @@ from llmkit.adapters.sdk_clients import (
 )
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.connection_pool import get_connection_pool
-from llmkit.errors import ConfigurationError, LLMError
+from llmkit.errors import ConfigurationError, ContentFilterError, LLMError
 from llmkit.types import Completion, FinishReason, ToolCall, Usage
 
 if TYPE_CHECKING:
@@ -135,8 +135,9 @@ class VendorAdapter(BaseLLMAdapter):
         return self._to_error(VendorError.from_exception(error))
 
     def _to_error(self, error: VendorError) -> LLMError | None:
+        category = None if error.category is None else without_keys(error.category)
         return to_llm_error(
-            replace(error, message=without_keys(error.message)),
+            replace(error, message=without_keys(error.message), category=category),
             self.error_classes,
             provider=self.provider,
             model=self.model,
@@ -153,8 +154,14 @@ class VendorAdapter(BaseLLMAdapter):
         request_id: str | None,
         raw: dict[str, Any],
         refusal: str | None = None,
+        explanation: str = "",
     ) -> Completion:
         """Puts an answer together.
+
+        A filtered answer of which nothing came is an error for every vendor, whether it says so by
+        an error, by a finish reason or by leaving the answer out: nobody asked for an empty text,
+        it must not win a race nor be cached, and what handles refused prompts is needed only once.
+        As soon as there is some text it is an answer, which says that it was cut off or refused.
 
         Args:
             text: What the model said.
@@ -163,17 +170,30 @@ class VendorAdapter(BaseLLMAdapter):
             calls: The tools that it calls.
             request_id: The vendor's id of the request.
             raw: The vendor's JSON.
-            refusal: Why the answer was refused, where `finish` does not say that it was.
+            refusal: Why the answer was refused or filtered, where more is known than `finish` says.
+            explanation: The vendor's sentence for it; "" without one.
 
         Raises:
+            ContentFilterError: The answer was filtered, and nothing of it came.
             ValueError: There is nothing that could be an answer.
         """
-        if finish is None and not text and not calls:
-            raise ValueError("there is no text, no tool call and no finish reason")
         reason = "content_filter" if refusal else self.finish_words.get(finish or "")
+        category: str | None = None
         warnings: tuple[str, ...] = ()
         if reason == "content_filter":
-            warnings = (f"the answer was refused or cut off for its content: {refusal or finish}",)
+            category = without_keys(refusal or finish or "")
+            if not text and not calls:
+                said = f" - {without_keys(explanation)[:1000]}" if explanation else ""
+                raise ContentFilterError(
+                    f"the vendor refused the request for its content: {category}{said}",
+                    category=category,
+                    provider=self.provider,
+                    model=self.model,
+                    request_id=request_id,
+                )
+            warnings = (f"the answer was refused or cut off for its content: {category}",)
+        elif finish is None and not text and not calls:
+            raise ValueError("there is no text, no tool call and no finish reason")
         elif reason is None:
             warnings = (f"the vendor's finish reason is {finish!r}",)
         elif reason == "stop" and calls:  # as some vendors say it when a tool had to be called
@@ -183,6 +203,7 @@ class VendorAdapter(BaseLLMAdapter):
             model=self.model,
             provider=self.provider,
             finish_reason=reason,
+            content_filter_category=category,
             usage=usage,
             tool_calls=calls,
             warnings=warnings,

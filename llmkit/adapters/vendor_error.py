@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmkit.adapters.content_filters import as_mapping, category_of_error
+
 __all__ = ["VendorError", "retry_after"]
 
 # Seconds. Nobody means a longer pause: it is a point in time, say, or a clock that is wrong.
@@ -26,6 +28,7 @@ class VendorError:
         headers: The reply's headers.
         request_id: The vendor's id of the request; None when it gave none.
         retry_delay: Seconds to wait, where the body says so; None where it doesn't.
+        category: Why the content was refused, where the body names a category; else None.
     """
 
     kinds: tuple[str, ...] = ()
@@ -35,6 +38,7 @@ class VendorError:
     headers: Mapping[str, str] = field(default_factory=dict)
     request_id: str | None = None
     retry_delay: float | None = None
+    category: str | None = None
 
     @classmethod
     def from_exception(cls, error: BaseException) -> VendorError:
@@ -70,9 +74,11 @@ class VendorError:
         rows = [as_mapping(row) for row in (details if isinstance(details, list) else [details])]
         words = [error.get("code"), error.get("type"), error.get("status")]
         words += [row.get(key) for row in rows for key in ("error_code", "reason")]
-        said = error.get("message")
-        # OpenRouter's message is the same for all; the words of the vendor behind it stand here.
-        behind = as_mapping(error.get("metadata")).get("raw")
+        # OpenRouter's code is the status, and its message the same for all: its own word, and
+        # those of the vendor behind it, stand here.
+        metadata = as_mapping(error.get("metadata"))
+        words.append(metadata.get("error_type"))
+        said, behind = error.get("message"), metadata.get("raw")
         if isinstance(said, str) and isinstance(behind, str):
             said = f"{said}: {behind}"
         # Inside a stream or a reply of status 200, Google and OpenRouter give the status here.
@@ -84,6 +90,7 @@ class VendorError:
             words=tuple(word for word in words if isinstance(word, str)),
             message=said if isinstance(said, str) and said else message,
             retry_delay=next((delay for delay in delays if delay is not None), None),
+            category=category_of_error(error),
             **facts,
         )
 
@@ -140,8 +147,3 @@ def _number(value: object, per_second: float = 1.0) -> float | None:
     except (ValueError, OverflowError):
         return None
     return seconds if 0.0 <= seconds <= LONGEST_PAUSE else None  # NaN compares false
-
-
-def as_mapping(value: object) -> Mapping[str, Any]:
-    """Returns a mapping as it is, and an empty one for anything else."""
-    return value if isinstance(value, Mapping) else {}

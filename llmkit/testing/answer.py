@@ -38,6 +38,20 @@ class Answer:
     vendor's words. Any other value is sent as it stands. With `tool_calls`, `stop` means
     `tool_calls`."""
 
+    filter_category: str | None = None
+    """Why a filter ended the answer (`finish_reason="content_filter"`) or refused the prompt
+    (`blocked`), where the vendor says it. OpenAI: in `content_filter_results`, as Azure does, for
+    OpenAI itself names none. Anthropic: `stop_details`. Gemini: `safetyRatings`. None: unsaid."""
+
+    blocked: bool = False
+    """The prompt is refused, in the vendor's own way, and nothing is answered. OpenAI: status 400
+    with the code `content_filter`, as Azure does. Anthropic: an empty message with the stop reason
+    `refusal`. Gemini: a `promptFeedback` without candidates."""
+
+    refusal: bool = False
+    """The text is a refusal by the model itself. OpenAI has a field for it, `message.refusal`; for
+    the others it is a text like any other."""
+
     input_tokens: int = 7
     """All tokens read, cached ones included; also what the token-counting routes answer."""
 

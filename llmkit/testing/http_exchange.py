@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlsplit
@@ -153,6 +154,8 @@ def build_response(
     request: RecordedRequest, answer: Answer, wire: Wire, *, keep_alive: bool
 ) -> Response:
     """Puts an answer into the bytes of a response in the vendor's protocol."""
+    if answer.blocked and answer.status == 200 and request.operation == "generate":
+        answer = replace(answer, status=wire.blocked_status)
     is_stream = request.stream and request.operation == "generate" and answer.status < 400
     bodies = _bodies(request, answer, wire, is_stream=is_stream)
     if answer.gzip:

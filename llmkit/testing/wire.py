@@ -42,6 +42,7 @@ class Wire(Protocol):
     json_type: str
     malformed_event: bytes
     request_id_header: str | None
+    blocked_status: int
 
     def reply(self, request: RecordedRequest, answer: Answer) -> dict[str, Any]:
         """The body of a plain answer to the request's operation."""
@@ -75,7 +76,9 @@ def chunks_of(answer: Answer) -> Sequence[str]:
 
 
 def output_tokens_of(answer: Answer) -> int:
-    """All generated tokens of an answer, reasoning included."""
+    """All generated tokens of an answer, reasoning included; none of a blocked one."""
+    if answer.blocked:
+        return 0
     if answer.output_tokens is not None:
         return answer.output_tokens
     return len(text_of(answer).split()) + answer.reasoning_tokens

@@ -47,6 +47,7 @@ class AnthropicWire:
     json_type = "application/json"
     malformed_event = b'event: content_block_delta\ndata: {"type":"content_block_del\n\n'
     request_id_header: str | None = "request-id"
+    blocked_status = 200
 
     def reply(self, request: RecordedRequest, answer: Answer) -> dict[str, Any]:
         """The body of a plain answer to the request's operation."""
@@ -72,13 +73,18 @@ class AnthropicWire:
             **_message(request, answer),
             "content": [],
             "stop_reason": None,
+            "stop_details": None,
             "usage": {**_usage(answer), "output_tokens": 1},
         }
         yield Event("start", _event("message_start", message=start))
         for index, block in enumerate(_content(request, answer)):
             yield from _block_events(index, block, answer)
         if answer.end_mark:
-            delta = {"stop_reason": _stop_reason(answer), "stop_sequence": None}
+            delta = {
+                "stop_reason": _stop_reason(answer),
+                "stop_sequence": None,
+                "stop_details": _stop_details(answer),
+            }
             yield Event("end", _event("message_delta", delta=delta, usage=_delta_usage(answer)))
             yield Event("end", _event("message_stop"))
 
@@ -116,11 +122,14 @@ def _message(request: RecordedRequest, answer: Answer) -> dict[str, Any]:
         "content": _content(request, answer),
         "stop_reason": _stop_reason(answer),
         "stop_sequence": None,
+        "stop_details": _stop_details(answer),
         "usage": _usage(answer),
     }
 
 
 def _content(request: RecordedRequest, answer: Answer) -> list[dict[str, Any]]:
+    if answer.blocked:
+        return []
     text = text_of(answer)
     blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
     for index, (name, arguments) in enumerate(answer.tool_calls):
@@ -154,8 +163,14 @@ def _input_deltas(block: dict[str, Any]) -> Iterator[dict[str, str]]:
 
 
 def _stop_reason(answer: Answer) -> str:
-    reason = finish_reason_of(answer)
+    reason = "content_filter" if answer.blocked else finish_reason_of(answer)
     return _STOP_REASONS.get(reason, reason)
+
+
+def _stop_details(answer: Answer) -> dict[str, Any] | None:
+    if _stop_reason(answer) != "refusal":
+        return None
+    return {"type": "refusal", "category": answer.filter_category, "explanation": None}
 
 
 def _usage(answer: Answer) -> dict[str, Any]:

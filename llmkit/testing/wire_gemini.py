@@ -47,6 +47,7 @@ class GeminiWire:
     json_type = "application/json; charset=UTF-8"
     malformed_event = b'data: {"candidates": [{"content"\r\n\r\n'
     request_id_header: str | None = None
+    blocked_status = 200
 
     def reply(self, request: RecordedRequest, answer: Answer) -> dict[str, Any]:
         """The body of a plain answer to the request's operation."""
@@ -84,10 +85,11 @@ class GeminiWire:
             first = False
             return framed
 
-        for text in chunks_of(answer):
-            yield Event("text", chunk([{"text": text}]))
-        if answer.tool_calls:
-            yield Event("tool", chunk(_call_parts(request, answer)))
+        if not answer.blocked:
+            for text in chunks_of(answer):
+                yield Event("text", chunk([{"text": text}]))
+            if answer.tool_calls:
+                yield Event("tool", chunk(_call_parts(request, answer)))
         if answer.end_mark:
             yield Event("end", chunk([{"text": ""}], is_last=True))
         if not is_sse:
@@ -123,12 +125,23 @@ def _response(
     if is_last:
         reason = finish_reason_of(answer)
         candidate["finishReason"] = _FINISH_REASONS.get(reason, reason)
+        if answer.filter_category is not None:
+            candidate["safetyRatings"] = _ratings(answer)
+    answered: dict[str, Any] = {"candidates": [{**candidate, "index": 0}]}
+    if answer.blocked:
+        answered = {"promptFeedback": {"blockReason": "SAFETY", "safetyRatings": _ratings(answer)}}
     return {
-        "candidates": [{**candidate, "index": 0}],
+        **answered,
         "usageMetadata": _usage(answer, is_last=is_last),
         "modelVersion": answer.model or request.model,
         "responseId": f"fake{request.number}",
     }
+
+
+def _ratings(answer: Answer) -> list[dict[str, Any]]:
+    if answer.filter_category is None:
+        return []
+    return [{"category": answer.filter_category, "probability": "HIGH", "blocked": True}]
 
 
 def _call_parts(request: RecordedRequest, answer: Answer) -> list[dict[str, Any]]:

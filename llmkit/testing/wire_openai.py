@@ -51,6 +51,11 @@ _CODES: dict[str, tuple[str, str | None, str]] = {
         "9001 tokens. Please reduce the length of the messages.",
     ),
     "unsupported_parameter": ("invalid_request_error", None, "Unsupported parameter."),
+    "content_filter": (
+        "invalid_request_error",
+        "prompt",
+        "The response was filtered due to the prompt triggering a content management policy.",
+    ),
     "content_policy_violation": (
         "invalid_request_error",
         None,
@@ -65,6 +70,7 @@ class OpenAIWire:
     json_type = "application/json"
     malformed_event = b'data: {"id":"chatcmpl-fake","object":"chat.compl\n\n'
     request_id_header: str | None = "x-request-id"
+    blocked_status = 400
 
     def reply(self, request: RecordedRequest, answer: Answer) -> dict[str, Any]:
         """The body of a plain answer to the request's operation."""
@@ -95,13 +101,14 @@ class OpenAIWire:
                 "delta": delta,
                 "logprobs": None,
                 "finish_reason": finish_reason,
+                **(_filter_results(answer) if finish_reason else {}),
             }
             usage = {"usage": None} if wants_usage else {}
             return _event({**base, "choices": [choice], **usage})
 
         yield Event("start", chunk({"role": "assistant", "content": "", "refusal": None}))
         for text in chunks_of(answer):
-            yield Event("text", chunk({"content": text}))
+            yield Event("text", chunk({"refusal" if answer.refusal else "content": text}))
         for index, call in enumerate(_tool_calls(request, answer)):
             function = {"name": call["function"]["name"], "arguments": ""}
             yield Event(
@@ -122,15 +129,18 @@ class OpenAIWire:
         fallback = 500 if answer.status >= 500 else 400
         kind, code, message = _ERRORS.get(answer.status, _ERRORS[fallback])
         parameter = None
-        if answer.error_code is not None:
-            code = answer.error_code
+        if answer.error_code is not None or answer.blocked:
+            code = answer.error_code or "content_filter"
             kind, parameter, message = _CODES.get(code, (kind, None, message))
-        error = {
+        error: dict[str, Any] = {
             "message": answer.error_message or message,
             "type": answer.error_type or kind,
             "param": parameter,
             "code": code,
         }
+        if answer.blocked:
+            code = "ResponsibleAIPolicyViolation"
+            error["innererror"] = {"code": code, "content_filter_result": _verdicts(answer)}
         return {"error": error}
 
     def error_event(self, request: RecordedRequest, answer: Answer) -> bytes:
@@ -148,6 +158,20 @@ def _event(payload: dict[str, Any]) -> bytes:
     return b"data: %b\n\n" % to_json(payload)
 
 
+def _verdicts(answer: Answer) -> dict[str, Any]:
+    """Azure's verdicts: one category that let the content pass, and the answer's that did not."""
+    verdicts = {"self_harm": {"filtered": False, "severity": "safe"}}
+    if answer.filter_category is not None:
+        verdicts[answer.filter_category] = {"filtered": True, "severity": "high"}
+    return verdicts
+
+
+def _filter_results(answer: Answer) -> dict[str, Any]:
+    if answer.filter_category is None:
+        return {}
+    return {"content_filter_results": _verdicts(answer)}
+
+
 def _envelope(request: RecordedRequest, answer: Answer, kind: str) -> dict[str, Any]:
     return {
         "id": f"chatcmpl-fake{request.number}",
@@ -163,8 +187,8 @@ def _completion(request: RecordedRequest, answer: Answer) -> dict[str, Any]:
     text = text_of(answer)
     message: dict[str, Any] = {
         "role": "assistant",
-        "content": None if answer.tool_calls and not text else text,
-        "refusal": None,
+        "content": None if answer.refusal or (answer.tool_calls and not text) else text,
+        "refusal": text if answer.refusal else None,
         "annotations": [],
     }
     if answer.tool_calls:
@@ -174,6 +198,7 @@ def _completion(request: RecordedRequest, answer: Answer) -> dict[str, Any]:
         "message": message,
         "logprobs": None,
         "finish_reason": finish_reason_of(answer),
+        **_filter_results(answer),
     }
     base = _envelope(request, answer, "chat.completion")
     return {**base, "choices": [choice], "usage": _usage(answer)}

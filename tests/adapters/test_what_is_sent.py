@@ -11,7 +11,7 @@ import openai
 import pytest
 from google import genai
 
-from llmkit import ConfigurationError, ContentFilterError
+from llmkit import ConfigurationError
 from llmkit.testing import Answer, ProviderServer, RecordedRequest
 from tests.adapters.vendor_cases import ANTHROPIC, CASES, GEMINI, GROQ, OPENAI, Case, fresh_key
 
@@ -296,32 +296,3 @@ def test_anthropics_own_tools_do_not_break_a_stream(server: ProviderServer) -> N
     assert list(stream.text_stream) == ["found"]
     assert stream.completion.tool_calls == ()
     assert stream.completion.usage.total_tokens == 8
-
-
-def test_refusals_say_why(server: ProviderServer) -> None:
-    """A refusal in the vendor's own field is a content filter with a warning (synthetic)."""
-    server.answer = Answer(
-        body='{"choices": [{"message": {"content": null, "refusal": "I can\'t."}, '
-        '"finish_reason": "stop"}]}'
-    )
-    reply = OPENAI.adapter(server).generate("hi")
-    assert (reply.text, reply.finish_reason) == ("I can't.", "content_filter")
-    assert len([note for note in reply.warnings if "shut down" not in note]) == 1
-    server.answer = Answer(
-        body='{"content": [], "stop_reason": "refusal", "stop_details": {"category": "cyber"}}'
-    )
-    reply = ANTHROPIC.adapter(server).generate("hi")
-    assert (reply.text, reply.finish_reason) == ("", "content_filter")
-    assert any("cyber" in note for note in reply.warnings)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_blocked_prompt_is_an_error(server: ProviderServer, stream: bool) -> None:
-    """Gemini answers a blocked prompt with no candidates at all; that is no empty answer."""
-    blocked = '{"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}'
-    server.answer = Answer(body=f"data: {blocked}\n\n" if stream else blocked)
-    adapter = GEMINI.adapter(server)
-    with pytest.raises(ContentFilterError) as caught:
-        (adapter.stream if stream else adapter.generate)("hi")
-    assert caught.value.category == "PROHIBITED_CONTENT"
-    assert len(server.requests) == 1
