@@ -183,14 +183,7 @@ class VendorAdapter(BaseLLMAdapter):
         if reason == "content_filter":
             category = without_keys(refusal or finish or "")
             if not text and not calls:
-                said = f" - {without_keys(explanation)[:1000]}" if explanation else ""
-                raise ContentFilterError(
-                    f"the vendor refused the request for its content: {category}{said}",
-                    category=category,
-                    provider=self.provider,
-                    model=self.model,
-                    request_id=request_id,
-                )
+                raise self._refused(category, explanation, request_id)
             warnings = (f"the answer was refused or cut off for its content: {category}",)
         elif finish is None and not text and not calls:
             raise ValueError("there is no text, no tool call and no finish reason")
@@ -209,4 +202,16 @@ class VendorAdapter(BaseLLMAdapter):
             warnings=warnings,
             request_id=request_id,
             raw=raw,
+        )
+
+    def _refused(
+        self, category: str, explanation: str, request_id: str | None
+    ) -> ContentFilterError:
+        said = f" - {without_keys(explanation)[:1000]}" if explanation else ""
+        return ContentFilterError(
+            f"the vendor refused the request for its content: {category}{said}",
+            category=category,
+            provider=self.provider,
+            model=self.model,
+            request_id=request_id,
         )
