@@ -7,9 +7,10 @@ import pickle
 
 import pytest
 
-from llmkit import Completion, ContentFilterError, Image, Message, RateLimitError, Request
+from llmkit import Client, Completion, ContentFilterError, Image, Message, RateLimitError, Request
 from llmkit.content_policy import LONGEST, is_violation, log_violation
 from llmkit.settings import Settings
+from llmkit.testing import Answer, ProviderServer
 
 KEY = "sk-proj-0123456789abcdefghij"
 OWN_KEY = "warehouse-sesame-without-shape"
@@ -103,3 +104,22 @@ def test_the_category_survives_pickle_and_json() -> None:
     assert pickle.loads(pickle.dumps(REFUSED)).category == "hate"
     assert Completion.from_dict(CUT.to_dict()) == CUT
     assert CUT.to_dict()["content_filter_category"] == "violence"
+
+
+def test_a_call_logs_its_violation_once(
+    server: ProviderServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever way a call takes, a refused content is logged once, when the call ends."""
+    settings = Settings(
+        openai_api_key="sk-test-0123456789", openai_api_base=server.base_url("openai")
+    )
+    server.answer = Answer("partly", finish_reason="content_filter")
+    client = Client("gpt-6-luna", settings=settings)
+    with caplog.at_level(logging.WARNING, "llmkit.content_policy"):
+        assert client.complete("a secret question").finish_reason == "content_filter"
+        with client.stream("a secret question") as stream:
+            list(stream)
+
+    lines = [each for each in caplog.messages if each.startswith("content filter")]
+    assert len(lines) == 2
+    assert not any("secret" in line for line in lines)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from llmkit.content_policy import is_violation
 from llmkit.errors import AllModelsFailedError, Attempt, LLMError
 from llmkit.performance import get_performance_tracker, notify
 from llmkit.pipeline.model_call import Begun, ModelCall, code_of
@@ -145,6 +146,8 @@ class LogicalCall:
         else:
             outcome.latency = latency
             usage, cost, cached = outcome.usage, outcome.cost, outcome.cached
+        if is_violation(outcome):
+            concerned.log_violation(outcome)
         record = CallRecord(
             model=concerned.adapter.model,
             provider=concerned.adapter.provider,

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from llmkit.breaker import Permit, breaker_for
 from llmkit.budget import Held, active_budgets, hold
+from llmkit.content_policy import log_violation
 from llmkit.cost import cost_of
 from llmkit.errors import Attempt, ErrorCode, LLMError, ProviderError
 from llmkit.pipeline.fitting import fit_to_model, say_for
@@ -164,6 +165,16 @@ class ModelCall:
             self._history = ((*attempts[:-1], last), None)
         if isinstance(outcome, Completion):
             self._complete(outcome)
+
+    def log_violation(self, outcome: Completion | LLMError) -> None:
+        """Logs, for review, that the content of this call was refused or filtered."""
+        log_violation(
+            outcome,
+            provider=self.adapter.provider,
+            model=self.adapter.model,
+            request=self._asked,
+            settings=self.adapter.settings,
+        )
 
     def _complete(self, reply: Completion) -> None:
         reply.warnings = (*self.warnings, *reply.warnings)

@@ -11,6 +11,7 @@ from llmkit.models import ModelInfo
 from llmkit.performance import Observer
 from llmkit.request import Request
 from llmkit.retry import RetryPolicy
+from llmkit.settings import Settings
 from llmkit.streams import ChunkSource, Stream
 from llmkit.types import Completion
 
@@ -35,6 +36,10 @@ class Adapter(Protocol):
     @property
     def info(self) -> ModelInfo:
         """What the registry knows of it."""
+
+    @property
+    def settings(self) -> Settings:
+        """Where its keys and defaults come from."""
 
     @property
     def observers(self) -> Sequence[Observer]:
