@@ -1,107 +1,114 @@
-"""The blocks of a text: paragraphs, fenced code, JSON; and where a text may be cut."""
+"""What of a text is worth little when torn: fenced code and JSON; and where a text may be cut."""
 
 from __future__ import annotations
 
+import functools
 import re
 import unicodedata
+from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["Block", "is_boundary", "near_boundary", "split_blocks"]
+__all__ = ["Block", "is_boundary", "near_boundary", "whole_blocks"]
 
-# Blank lines, or the break before a line that may open a fence or JSON. It begins with a line
-# break, which is what makes the search fast.
-_MARKS = re.compile(r"\n(?:(?:[ \t\r]*+\n)++|(?=[ ]{0,3}+(?:```|~~~)|[{\[]))")
+# A line that may open a fence or JSON. It begins with a line break, which is what makes the search
+# fast.
+_OPENING = re.compile(r"\n(?=[ ]{0,3}+(?:```|~~~)|[{\[])")
 _FENCE = re.compile(r"[ ]{0,3}+(`{3,}+|~{3,}+)[^\n]*+")
-_LINE_REST = re.compile(r"[ \t\r]*+(?:\n|\Z)(?:[ \t\r]*+\n)*+")
-_CLOSING_LINE = re.compile(r"\n[}\]]")
+# The rest of a block's last line, and the blank lines after it.
+_REST = r"[ \t\r]*+(?:\n|\Z)(?:[ \t\r]*+\n)*+"
+_LINE_REST = re.compile(_REST)
+_CLOSING_LINE = re.compile(rf"\n[}}\]](?:{_REST})?")
 _REGIONAL = "".join(map(chr, range(0x1F1E6, 0x1F200)))
 _PAIRS = {"{": "}", "[": "]"}
 
 
 class Block(NamedTuple):
-    """A part of a text; the blocks of a text put together are the text.
+    """Code between fences, or JSON.
 
     Attributes:
         start: Where it begins.
         end: Where it ends, the blank lines after it included.
-        whole: Whether it is code between fences or JSON, which is worth little when torn.
-        fence: The line that opens the fence, without its end; "" for everything else.
+        fence: The line that opens the fence, without its end; "" for JSON.
     """
 
     start: int
     end: int
-    whole: bool = False
-    fence: str = ""
+    fence: str
 
 
-def split_blocks(text: str) -> list[Block]:
-    """Splits a text into its blocks, in linear time.
+def whole_blocks(text: str) -> list[Block]:
+    """Finds fenced code and JSON, in linear time.
 
     JSON is known by its form: a line that begins with a bracket and ends with its partner, or all
     lines from a bracket at a line's beginning to the next closing one there, when the numbers of
-    brackets agree. What is never closed is read as paragraphs.
+    brackets agree. What is never closed is neither.
 
     Args:
         text: The text.
 
     Returns:
-        The blocks, in their order.
+        The blocks, in their order; everything between them is paragraphs.
     """
     blocks: list[Block] = []
-    start = at = json_from = 0
-    fences = True
-    while True:
+    after = json_from = 0
+    fences = "```" in text or "~~~" in text
+    for at in _openings(text):
+        if at < after:
+            continue
         end, fence = 0, None
-        first = text[at : at + 1]
-        if first in ("{", "[") and at >= json_from:
-            end, json_from = _json_end(text, at)
-        elif first in ("`", "~", " ") and fences and (fence := _FENCE.match(text, at)):
+        if text[at] in _PAIRS:
+            if at >= json_from:
+                end, json_from = _json_end(text, at)
+        elif fences and (fence := _FENCE.match(text, at)):
             end = _fence_end(text, fence)
             fences = end > 0
         if end:
-            if start < at:
-                blocks.append(Block(start, at))
-            rest = _LINE_REST.match(text, end)
-            start = rest.end() if rest else end
-            blocks.append(Block(at, start, True, fence[0].rstrip() if fence else ""))
-            at = start
-            continue
-        mark = _MARKS.search(text, at)
-        if mark is None:
+            after = end
+            blocks.append(Block(at, end, fence[0].rstrip() if fence else ""))
+        elif not fences and json_from == len(text):
             break
-        at = mark.end()
-        if at - mark.start() > 1:
-            blocks.append(Block(start, at))
-            start = at
-    if start < len(text):
-        blocks.append(Block(start, len(text)))
     return blocks
+
+
+def _openings(text: str) -> Iterator[int]:
+    """Yields where lines begin that may open a block."""
+    yield from (0,) if text.startswith(("{", "[", "`", "~", " ")) else ()
+    for found in _OPENING.finditer(text):
+        yield found.end()
 
 
 def _fence_end(text: str, fence: re.Match[str]) -> int:
     """Returns where a fenced block ends; 0 when the fence is never closed."""
-    sign, length = fence[1][0], min(len(fence[1]), 1000)
-    closing = re.compile(rf"\n[ ]{{0,3}}+{sign}{{{length},}}+[ \t\r]*+(?=\n|\Z)")
-    found = closing.search(text, fence.start())
+    found = _closing(fence[1][:1000]).search(text, fence.start())
     return found.end() if found else 0
+
+
+@functools.lru_cache
+def _closing(signs: str) -> re.Pattern[str]:
+    return re.compile(rf"\n[ ]{{0,3}}+{signs}{signs[0]}*+{_REST}")
 
 
 def _json_end(text: str, begin: int) -> tuple[int, int]:
     """Returns where JSON ends, 0 if it does not; and where it makes sense to look for more."""
+    last = _PAIRS[text[begin]]
     line_end = text.find("\n", begin)
     line_end = len(text) if line_end < 0 else line_end
-    if text[begin:line_end].rstrip().endswith(_PAIRS[text[begin]]):
-        return line_end, line_end
+    if text[begin:line_end].rstrip().endswith(last):
+        rest = _LINE_REST.match(text, line_end)
+        end = rest.end() if rest else line_end
+        return end, end
     closing = _CLOSING_LINE.search(text, line_end)
     if closing is None:
         return 0, len(text)
-    end = closing.end()
-    balanced = all(
-        text.count(one, begin, end) == text.count(other, begin, end)
-        for one, other in _PAIRS.items()
+    stop, end = closing.start() + 2, closing.end()
+    block = text[begin:stop]
+    whole = (
+        (end > stop or end == len(text))  # nothing follows on the last line
+        and block.endswith(last)
+        and block.count("{") == block.count("}")
+        and block.count("[") == block.count("]")
     )
-    own = text[end - 1] == _PAIRS[text[begin]] and _LINE_REST.match(text, end)
-    return (end if balanced and own else 0), end
+    return end if whole else 0, stop
 
 
 def near_boundary(text: str, at: int, step: int) -> int:

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import repeat, takewhile
 from typing import NamedTuple
 
-from llmkit.prompt_optimizer.blocks import Block, split_blocks
+from llmkit.prompt_optimizer.blocks import Block, whole_blocks
 
 __all__ = ["Compact", "compact"]
 
 _WIDE_GAPS = re.compile(r"(?<=\S)[ \t]{2,}+(?=\S)")
 _SAME_LINES = re.compile(r"^([^\n]++\n)\1{2,}+", re.MULTILINE)
 
-_LINE_TAILS = (" \n", "\t\n", " \r\n", "\t\r\n")
-
 # Where these occur, wide gaps may be part of a value, of a table or of code.
 _MEANINGFUL = re.compile(r'["`|{};=]')
 
 # A repetition shorter than this is not worth a marker.
 _WORTH_A_MARKER = 100
+
+# Shorter paragraphs are looked at together, so many characters at once.
+_TOGETHER = 1_000
 
 
 class Compact(NamedTuple):
@@ -28,7 +31,7 @@ class Compact(NamedTuple):
         text: The text.
         whitespace: The characters of whitespace that went.
         repeated: The characters of repetitions that went, less those of the markers.
-        blocks: The text's blocks; None when they have to be found anew.
+        blocks: The text's code and JSON; None when they have to be found anew.
     """
 
     text: str
@@ -51,8 +54,8 @@ def compact(text: str) -> Compact:
         The compacted text, and what went.
     """
     tidy = _without_blank_lines(_without_line_tails(text))
-    unrepeated = _SAME_LINES.sub(_one_line, tidy)
-    blocks = split_blocks(unrepeated)
+    unrepeated = _SAME_LINES.sub(_one_line, tidy) if "\n" in tidy else tidy
+    blocks = whole_blocks(unrepeated)
     pieces, narrowed = _pieces(unrepeated, blocks)
     whitespace = len(text) - len(tidy) + narrowed
     compacted = "".join(pieces)
@@ -67,7 +70,7 @@ def _pieces(text: str, blocks: list[Block]) -> tuple[list[str], int]:
     pieces: list[str] = []
     seen: set[str] = set()
     waiting = narrowed = 0
-    for start, end, whole, _ in blocks:
+    for start, end, whole in _units(text, blocks):
         piece = text[start:end]
         if end - start > _WORTH_A_MARKER:
             key = piece.strip()
@@ -87,13 +90,38 @@ def _pieces(text: str, blocks: list[Block]) -> tuple[list[str], int]:
     return pieces, narrowed
 
 
+def _units(text: str, blocks: list[Block]) -> Iterator[tuple[int, int, bool]]:
+    """Yields the blocks and the paragraphs between them: start, end, and whether it is a block."""
+    gap = "\n\n" if text.count("\n\n") >= text.count("\n\r\n") else "\n\r\n"
+    at = 0
+    for start, end, _ in blocks:
+        if at < start:
+            yield from _paragraphs(text, at, start, gap)
+        yield start, end, True
+        at = end
+    yield from _paragraphs(text, at, len(text), gap)
+
+
+def _paragraphs(text: str, start: int, end: int, gap: str) -> Iterator[tuple[int, int, bool]]:
+    """Yields the paragraphs of a part of the text; short ones beside each other count as one."""
+    while start < end:
+        stop = text.find(gap, start, end)
+        if 0 <= stop - start < _WORTH_A_MARKER:
+            last = text.rfind(gap, stop, min(start + _TOGETHER, end))
+            near = text[start:last].split(gap)
+            if max(map(len, near)) >= _WORTH_A_MARKER:
+                near = [*takewhile(lambda each: len(each) < _WORTH_A_MARKER, near)]
+            stop = start + sum(map(len, near)) + (len(near) - 1) * len(gap)
+        stop = end if stop < 0 else stop + len(gap)
+        yield start, stop, False
+        start = stop
+
+
 def _without_line_tails(text: str) -> str:
-    if not text.endswith((" ", "\t")) and not any(tail in text for tail in _LINE_TAILS):
-        return text
-    return "\n".join(
-        line.rstrip(" \t\r") + "\r" if line.endswith("\r") else line.rstrip(" \t")
-        for line in text.split("\n")
-    )
+    for end in ("\r\n", "\n"):
+        if f" {end}" in text or f"\t{end}" in text:
+            text = end.join(map(str.rstrip, text.split(end), repeat(" \t")))
+    return text.rstrip(" \t")
 
 
 def _without_blank_lines(text: str) -> str:

@@ -60,11 +60,26 @@ def text_if_fits(
     Returns:
         The tokens if it fits, else None; and the tokens of the whole if they were counted.
     """
-    first = CHARACTERS_PER_TOKEN * (target + SLACK)
-    if len(text) > 2 * first and count(text[:first]) > target + SLACK:
+    if _is_surely_too_long(text, target, count):
         return None, None
     tokens = count(text)
     return (tokens if tokens <= target else None), tokens
+
+
+def _is_surely_too_long(text: str, target: int, count: Callable[[str], int]) -> bool:
+    """Counts a long text piece by piece, for as long as the pieces promise that it is too long."""
+    size = CHARACTERS_PER_TOKEN * (target + SLACK)
+    if len(text) <= 2 * size:
+        return False
+    tokens = slack = 0
+    for start in range(0, len(text), size):
+        tokens += count(text[start : start + size])
+        slack += SLACK
+        if tokens > target + slack:
+            return True
+        if tokens * len(text) < 1.25 * (target + slack) * (start + size):
+            return False
+    return False
 
 
 def fill(ends: Sequence[int], budget: int, cost: Callable[[int, int], int]) -> tuple[int, int]:

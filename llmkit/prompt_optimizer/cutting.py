@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llmkit.prompt_optimizer.blocks import Block, near_boundary, split_blocks
+from llmkit.prompt_optimizer.blocks import Block, near_boundary, whole_blocks
 from llmkit.prompt_optimizer.compacting import Compact
 from llmkit.prompt_optimizer.counting import CHARACTERS_PER_TOKEN, SLACK, fill
 
@@ -42,7 +42,7 @@ class Gap:
 
 
 class Middle:
-    """A text that can be cut, its blocks found once.
+    """A text that can be cut, its code and JSON found once.
 
     Args:
         compact: The text.
@@ -52,7 +52,7 @@ class Middle:
     def __init__(self, compact: Compact, count: Callable[[str], int]) -> None:
         self.text = compact.text
         self._count = count
-        self._blocks = split_blocks(self.text) if compact.blocks is None else compact.blocks
+        self._blocks = whole_blocks(self.text) if compact.blocks is None else compact.blocks
         self._counted: dict[tuple[int, int], int] = {}
 
     def gap(self, budget: int) -> Gap:
@@ -68,8 +68,8 @@ class Middle:
         Returns:
             The gap.
         """
-        ends = [block.end for block in self._blocks]
-        start, end, left = self._narrow(ends, 0, len(self.text), budget, (True, True))
+        edges = self._edges(2 * CHARACTERS_PER_TOKEN * (budget + SLACK))
+        start, end, left = self._narrow(edges, 0, len(self.text), budget, (True, True))
         tears = self._may_tear(start, end, left > budget / 2)
         for cuts, least in _LEVELS:
             if start >= end or left <= 0 or left * least < budget or not any(tears):
@@ -77,6 +77,23 @@ class Middle:
             edges = cuts(self.text, start, end, CHARACTERS_PER_TOKEN * left + 64)
             start, end, left = self._narrow(edges, start, end, left, tears)
         return self._whole_characters(start, end)
+
+    def _edges(self, reach: int) -> list[int]:
+        """Returns where paragraphs and blocks end, so far from either end of the text."""
+        edges: list[int] = []
+        for first, last in _windows(0, len(self.text), reach):
+            at = first
+            near = bisect_right(self._blocks, first, key=lambda block: block.end)
+            for start, end, _ in self._blocks[near:]:
+                if start >= last:
+                    break
+                if at < start:
+                    edges += [*_ends(_BREAKS, self.text, at, start), start]
+                edges.append(end)
+                at = end
+            if at < last:
+                edges += _ends(_BREAKS, self.text, at, last)
+        return edges
 
     def _narrow(
         self, edges: Sequence[int], start: int, end: int, left: int, sides: tuple[bool, bool]
@@ -121,10 +138,12 @@ class Middle:
             return False, False
         after = self._block_at(start)
         before = self._block_at(end - 1)
-        return plenty or not after.whole, plenty or not before.whole
+        return plenty or after is None, plenty or before is None
 
-    def _block_at(self, place: int) -> Block:
-        return self._blocks[bisect_right(self._blocks, place, key=lambda block: block.start) - 1]
+    def _block_at(self, place: int) -> Block | None:
+        before = bisect_right(self._blocks, place, key=lambda block: block.start)
+        block = self._blocks[before - 1] if before else None
+        return block if block and place < block.end else None
 
     def _whole_characters(self, start: int, end: int) -> Gap:
         if start >= end:
@@ -132,16 +151,20 @@ class Middle:
         start = near_boundary(self.text, start, -1)
         end = near_boundary(self.text, end, 1)
         first, last = self._block_at(start), self._block_at(min(end, len(self.text) - 1))
-        closing = opening = ""
-        torn = start > first.start and bool(self.text[start : first.end].strip())
-        if first is last and torn and end < last.end:
+        torn = first and start > first.start and bool(self.text[start : first.end].strip())
+        if last and torn and first is last and end < last.end:
             return Gap(start, end)  # both of its fences stay
-        if first.fence and torn:
+        closing = opening = ""
+        if first and first.fence and torn:
             sign = first.fence.strip()
             closing = sign[: len(sign) - len(sign.lstrip(sign[0]))]
-        if last.fence and last.start < end < last.end:
+        if last and last.fence and last.start < end < last.end:
             opening = last.fence
         return Gap(start, end, closing, opening)
+
+
+def _ends(pattern: re.Pattern[str], text: str, start: int, end: int) -> list[int]:
+    return [found.end() for found in pattern.finditer(text, start, end)]
 
 
 def _breaks(text: str, start: int, end: int, reach: int) -> list[int]:
@@ -169,9 +192,9 @@ def _characters(text: str, start: int, end: int, reach: int) -> list[int]:
 
 def _matches(pattern: re.Pattern[str], text: str, start: int, end: int, reach: int) -> list[int]:
     return [
-        found.end()
+        edge
         for first, last in _windows(start, end, reach)
-        for found in pattern.finditer(text, first, last)
+        for edge in _ends(pattern, text, first, last)
     ]
 
 
