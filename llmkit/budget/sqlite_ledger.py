@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import threading
+import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from llmkit.budget.amounts import Amount, Limit, from_nano, nano_above, nano_below
@@ -34,11 +36,18 @@ INSERT INTO llmkit_spent VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
 
+# SQLite must not be inside a fork: the child would share its locks, never see those that another
+# thread held at that moment opened, and lose what it wrote once the parent closed the file. So one
+# lock for all files is held while a process forks, and no file is open. Reentrant for the sake of
+# a signal handler that makes a call.
+_taken = threading.RLock()
+_ledgers: weakref.WeakSet[SQLiteLedger] = weakref.WeakSet()
+
+
 class _Database:
     """One connection, which the threads of a process take in turn."""
 
     def __init__(self, path: Path) -> None:
-        self.lock = threading.Lock()
         # No time-out: who finds the file taken waits in its Scope, not inside SQLite.
         self.connection = sqlite3.connect(
             path, timeout=0, isolation_level=None, check_same_thread=False
@@ -48,12 +57,13 @@ class _Database:
             # What a killed process has written stays; only a power cut can lose the last moments.
             self.connection.execute("PRAGMA synchronous=NORMAL")
             self.connection.executescript(_SCHEMA)
+            self.file = _identity(path)
         except BaseException:
             self.connection.close()
             raise
 
     def close(self) -> None:
-        with self.lock:
+        with _taken:
             self.connection.close()
 
 
@@ -68,6 +78,7 @@ class SQLiteLedger(Ledger):
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
         self._database = ProcessLocal(lambda: _Database(self.path), _Database.close)
+        _ledgers.add(self)
 
     def reserve(
         self, name: str, key: str, amount: Amount, limit: Limit, *, now: float, expires: float
@@ -113,24 +124,56 @@ class SQLiteLedger(Ledger):
         """Closes this process's connection; the next use opens another."""
         self._database.close()
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         try:
-            database = self._database.get()
-            with database.lock:
-                database.connection.execute("BEGIN IMMEDIATE")
+            with _taken:
+                database = self._database.get()
+                if database.file != _identity(self.path):
+                    raise StoreError(
+                        f"{self.path} was deleted or replaced while it was in use; a new process, or"
+                        " shutdown() in this one, begins new books"
+                    )
+                connection = database.connection
+                if connection.in_transaction:  # Ctrl-C, in the middle of the last one's end
+                    connection.execute("ROLLBACK")
                 try:
-                    yield database.connection
-                    database.connection.execute("COMMIT")
+                    connection.execute("BEGIN IMMEDIATE")
+                    yield connection
+                    connection.execute("COMMIT")
                 except BaseException:
-                    if database.connection.in_transaction:
-                        database.connection.execute("ROLLBACK")
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
                     raise
         except sqlite3.Error as error:
             # The low byte is the kind of error, whatever the rest says in detail.
             kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
             problem = StoreBusy if kind in _BUSY else StoreError
             raise problem(f"{self.path}: {error}") from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Returns what tells a file from another of the same name; None when there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _before_fork() -> None:
+    _taken.acquire()
+    for ledger in list(_ledgers):
+        # What can't be closed is no worse in the child than it is here; the fork must go on.
+        with contextlib.suppress(sqlite3.Error):
+            ledger.close()
+
+
+# Windows cannot fork and has no such hook.
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_taken.release, after_in_child=_taken.release
+    )
 
 
 _Pair = tuple[int, int]

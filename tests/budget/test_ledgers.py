@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import signal
@@ -9,6 +10,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from llmkit import BudgetExceededError, ConfigurationError, InvalidRequestError
-from llmkit.budget import Budget, Ledger, MemoryLedger, StoreError
+from llmkit.budget import Budget, Ledger, MemoryLedger, StoreBusy, StoreError
 from llmkit.budget.amounts import NOTHING, Amount, Limit
 from llmkit.budget.budget import open_ledger
 from llmkit.budget.redis_ledger import RedisLedger
@@ -27,6 +29,19 @@ from tests.budget.conftest import Clock
 
 _names = (f"tenant {number}" for number in itertools.count())
 DIME = Amount(Decimal("0.1"), 10)
+
+
+def start_child(task: Callable[[], None]) -> int:
+    """Forks a child that does something and ends with 0, or with 1 when it fails."""
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)  # a deadlock is a failure, too
+        try:
+            task()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return pid
 
 
 class LedgerContract:
@@ -231,6 +246,77 @@ class TestSQLiteLedger(StoreContract):
         for path in (tmp_path / "missing" / "b.db", tmp_path / "text.db"):
             with pytest.raises(StoreError, match=path.name):
                 SQLiteLedger(path).standing("a", now=0.0)
+
+    def test_says_that_the_file_was_deleted(self, tmp_path: Path) -> None:
+        """Books that no other process can see are not gone on with; `shutdown()` begins new ones."""
+        ledger = SQLiteLedger(tmp_path / "b.db")
+        self.reserve(ledger, "a", "k")
+        for is_replaced in (False, True):
+            for file in tmp_path.iterdir():
+                file.unlink()
+            if is_replaced:
+                (tmp_path / "b.db").touch()
+            with pytest.raises(StoreError, match="deleted or replaced"):
+                self.reserve(ledger, "a", "m")
+        ledger.close()
+        assert ledger.standing("a", now=1.0).in_flight == 0
+        ledger.close()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+    def test_a_forked_childs_charges_outlive_its_parents_connection(self, ledger: Ledger) -> None:
+        """SQLite's locks are not inherited: a parent that closes the file must not take its log."""
+        ledger.settle("a", "parent", DIME, now=0.0, reserved=False)
+        ready, go = os.pipe(), os.pipe()
+
+        def settle_twice() -> None:
+            ledger.settle("a", "child 1", DIME, now=0.0, reserved=False)
+            os.write(ready[1], b"x")
+            os.read(go[0], 1)
+            ledger.settle("a", "child 2", DIME, now=0.0, reserved=False)
+
+        pid = start_child(settle_twice)
+        os.read(ready[0], 1)
+        ledger.close()
+        os.write(go[1], b"x")
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert ledger.standing("a", now=1.0).spent == DIME + DIME + DIME
+        for end in (*ready, *go):
+            os.close(end)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+    @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+    def test_a_fork_in_the_middle_of_a_transaction_locks_nobody_out(self, ledger: Ledger) -> None:
+        """What another thread of the parent holds at that moment, the child would wait for in vain.
+
+        A child that can't settle is told from one that merely meets its parent by the deadline.
+        """
+        stop = threading.Event()
+
+        def settle(key: str) -> None:
+            until = time.monotonic() + 5
+            while time.monotonic() < until:
+                try:
+                    return ledger.settle("a", key, DIME, now=0.0, reserved=False)
+                except StoreBusy:
+                    stop.wait(0.001)
+            raise TimeoutError
+
+        def keep_settling() -> None:
+            while not stop.is_set():
+                settle(str(time.monotonic_ns()))
+
+        with ThreadPoolExecutor(2) as pool:
+            busy = [pool.submit(keep_settling) for _ in range(2)]
+            try:
+                codes = set()
+                for number in range(20):
+                    pid = start_child(functools.partial(settle, f"child {number}"))
+                    codes.add(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            finally:
+                stop.set()
+            for thread in busy:
+                thread.result(10)
+        assert codes == {0}
 
     def test_a_relative_path_stays_where_it_was(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
