@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,6 +26,9 @@ ENOUGH = 256
 # Seconds between two looks at a store by the first in line: other processes can't wake us.
 POLL = 0.05
 
+# Seconds after which everyone in line looks, in case Ctrl-C hit who should have called.
+GLANCE = 1.0
+
 # Seconds between two tries, and for all of them, while another process has the store.
 BUSY_PAUSE = 0.005
 BUSY_PATIENCE = 5.0
@@ -33,12 +36,19 @@ SETTLE_PATIENCE = 0.5
 
 
 class Place:
-    """A call's place in an account's line."""
+    """A call's place in an account's line.
 
-    __slots__ = ("account", "flag")
+    Attributes:
+        account: Whose line it is.
+        gone: Whether the call waits no longer: set by itself, in one step that nothing interrupts.
+        flag: Raised when it is to look at the books again.
+    """
+
+    __slots__ = ("account", "flag", "gone")
 
     def __init__(self, account: Account) -> None:
         self.account = account
+        self.gone = False
         self.flag = Flag()
 
     @property
@@ -56,8 +66,12 @@ class Place:
         Raises:
             CallInterrupted: The Scope ended first.
         """
-        timeout = POLL if self.account.polls and self.is_first else None
+        timeout = POLL if self.account.polls and self.is_first else GLANCE
         scope.wait(self.flag, f"waiting for {self.account} until other calls have settled", timeout)
+
+    def line_up(self) -> None:
+        """Takes the last place in line."""
+        self.account.line_up(self)
 
     def leave(self) -> None:
         """Gives the place up, and calls the next one."""
@@ -95,7 +109,7 @@ class Account:
         self.clock = clock
         self._title = title
         self._allow_store_error = allow_store_error
-        self._lock = threading.Lock()
+        # Appended to and removed from in one step each, without a lock.
         self._line: deque[Place] = deque()
         # What could not be settled at once: by the garbage collector, which must take no lock, or
         # while the store was away.
@@ -203,31 +217,35 @@ class Account:
                 self._late.append(late)
                 return
 
-    def line_up(self) -> Place:
-        """Takes the last place in line."""
-        place = Place(self)
-        with self._lock:
-            self._line.append(place)
-        return place
+    def line_up(self, place: Place) -> None:
+        """Puts a place at the end of the line."""
+        self._line.append(place)
 
     def leave(self, place: Place) -> None:
         """Takes a place out of the line, and calls the first one of the rest."""
-        with self._lock:
-            self._line.remove(place)
+        self._strike(place)
         self.call_first()
 
     def first_in_line(self) -> Place | None:
         """Returns whose turn it is; None when nobody waits."""
-        try:
-            return self._line[0]
-        except IndexError:
-            return None
+        while True:
+            try:
+                place = self._line[0]
+            except IndexError:
+                return None
+            if not place.gone:
+                return place
+            self._strike(place)
 
     def call_first(self) -> None:
         """Has the first one in line look at the books again; takes no lock."""
         place = self.first_in_line()
         if place is not None:
             place.flag.set()
+
+    def _strike(self, place: Place) -> None:
+        with contextlib.suppress(ValueError):  # it never stood there, or another thread did this
+            self._line.remove(place)
 
     def _share(self, case: WorstCase, most: int, standing: Standing) -> int | None:
         """Returns the longest answer that there is room for now; None when it is worth to wait."""
@@ -289,7 +307,6 @@ class Account:
 
     def _renew(self) -> None:
         """In a forked child: nobody waits here, and the parent settles its own calls."""
-        self._lock = threading.Lock()
         self._line = deque()
         self._late = deque()
         self._unbooked = set()

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal
 
-__all__ = ["EXACT", "NOTHING", "Amount", "Limit", "from_nano", "nano_above", "nano_below", "shown"]
+__all__ = [
+    "EXACT",
+    "NOTHING",
+    "Amount",
+    "Limit",
+    "countable",
+    "from_nano",
+    "nano_above",
+    "nano_below",
+    "shown",
+]
 
 # Not the application's decimal context, which may round to a few digits.
 EXACT = Context(prec=100)
@@ -33,6 +43,9 @@ class Amount:
 
 
 NOTHING = Amount()
+
+# The largest number, of nano-USD and of tokens, that every store counts exactly.
+_MOST = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +86,12 @@ def nano_below(usd: Decimal) -> int:
 
 def from_nano(nano: int) -> Decimal:
     """Returns nano-USD as USD."""
-    return EXACT.scaleb(Decimal(nano), -9)
+    return EXACT.scaleb(Decimal(nano), -9) if nano else _ZERO  # not "0E-9"
+
+
+def countable(usd: Decimal, tokens: int) -> Amount:
+    """Returns an amount that any store can count: nine million USD and 2⁵³ tokens at most."""
+    return Amount(min(usd, from_nano(_MOST)), min(tokens, _MOST))
 
 
 def shown(usd: Decimal) -> str:

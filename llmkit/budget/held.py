@@ -6,11 +6,12 @@ import itertools
 import os
 from collections.abc import Generator, Sequence
 from dataclasses import replace
+from decimal import Decimal
 from types import TracebackType
 from typing import Any
 
 from llmkit.budget.account import Account, Place
-from llmkit.budget.amounts import NOTHING, Amount
+from llmkit.budget.amounts import NOTHING, Amount, countable, shown
 from llmkit.budget.worst_case import TOKENS_PER_SECOND, WorstCase
 from llmkit.cost import cost_of
 from llmkit.errors import ErrorCode, LLMError, LLMTimeoutError
@@ -19,7 +20,7 @@ from llmkit.request import Request
 from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.streams import ChunkSource
 from llmkit.threads import Once
-from llmkit.types import Chunk, Completion, Usage
+from llmkit.types import Chunk, Completion
 
 __all__ = ["Held"]
 
@@ -83,6 +84,7 @@ class Held:
     def __init__(
         self, request: Request, case: WorstCase, accounts: Sequence[Account], streamed: bool
     ) -> None:
+        self._touched: list[Account] = []  # first: `__del__` needs it
         self.request = request
         self.warnings: tuple[str, ...] = ()
         self._case = case
@@ -90,7 +92,6 @@ class Held:
         self._streamed = streamed
         self._pid = os.getpid()
         self._key = f"{_run}-{self._pid}-{next(_numbers)}"
-        self._touched: list[Account] = []
         self._ended = Once()
         self._most = case.most
         self._began: float | None = None
@@ -99,10 +100,8 @@ class Held:
 
     def __del__(self) -> None:
         # In the middle of anything: no lock, no I/O. A forked child's copy is not its to settle.
-        if self._ended.is_first() and self._pid == os.getpid():
-            spent = NOTHING if self._began is None else self._estimate()
-            for account in self._touched:
-                account.settle_later(self._key, spent)
+        if self._touched and self._pid == os.getpid():
+            self._settle_later(NOTHING if self._began is None else self._estimate())
 
     def acquire(self) -> None:
         """Reserves in every account, waiting inside the current Scope while others must settle.
@@ -114,8 +113,7 @@ class Held:
         try:
             self._wait_for_room()
         except BaseException:
-            if self._ended.is_first():
-                self._release()
+            self._charge(NOTHING)
             raise
         self._began = self._now()
         if self._case.open_ended and any(each.bounds(self._case) for each in self._accounts):
@@ -136,24 +134,19 @@ class Held:
 
     def settle(self, reply: Completion) -> None:
         """Charges what the reply says that it cost, and adds the warnings to it."""
-        if not self._ended.is_first():
+        if self._ended.happened:
             return
-        reply.warnings = (*self.warnings, *reply.warnings)
         if not self._streamed:
             self.note(reply.text)
-        spent = self._cost(reply.usage, reply)
-        worst = self._case.amount(self._most)
-        if self._case.prices is not None and (spent.usd > worst.usd or spent.tokens > worst.tokens):
-            get_logger("budget").warning(
-                "%s cost more than its worst case: %s USD and %d tokens instead of %s and %d",
-                *(self._case.info.name, spent.usd, spent.tokens, worst.usd, worst.tokens),
-            )
-        self._charge(spent)
+        spent = self._cost(reply)
+        if self._end_with(spent):
+            reply.warnings = (*self.warnings, *reply.warnings)
+            self._tell_of_surprise(spent)
 
     def fail(self, error: BaseException) -> None:
         """Charges nothing when the vendor did no work, and an estimate when it may have."""
-        if self._ended.is_first():
-            self._charge(NOTHING if self._was_free(error) else self._estimate())
+        if not self._ended.happened:
+            self._end_with(NOTHING if self._was_free(error) else self._estimate())
 
     def end(self, outcome: Completion | LLMError) -> None:
         """Does what `settle` or `fail` does: a stream's end."""
@@ -187,12 +180,14 @@ class Held:
                 if place is None or place.account is not blocker:
                     if place is not None:
                         place.leave()
-                    place = blocker.line_up()
+                    place = Place(blocker)
+                    place.line_up()
                     if place.is_first:  # look again, now that others would call
                         continue
                 place.wait(scope)
         finally:
             if place is not None:
+                place.gone = True
                 place.leave()
 
     def _try_all(self, queued: bool) -> Account | None:
@@ -204,7 +199,7 @@ class Held:
             for account in self._accounts:
                 if not queued and account.first_in_line() is not None:
                     account.refuse_if_hopeless(self._case)
-                    self._release()
+                    self._charge(NOTHING)
                     return account
                 self._touched.append(account)
                 try:
@@ -214,27 +209,34 @@ class Held:
                     raise
                 if granted is None:
                     self._touched.pop()
-                    self._release()
+                    self._charge(NOTHING)
                     return account
                 first, most = (granted if first is None else first), granted
             if first == most:
                 self._most = most
                 return None
-            self._release()  # those asked first hold more than the last one allows
+            self._charge(NOTHING)  # those asked first hold more than the last one allows
 
-    def _release(self) -> None:
-        while self._touched:
-            self._touched.pop().settle(self._key, NOTHING)
+    def _end_with(self, spent: Amount) -> bool:
+        """Charges what the call cost, if nobody has; a forked child's copy is not its to settle."""
+        if self._pid != os.getpid() or not self._ended.is_first():
+            return False
+        self._charge(spent)
+        return True
 
     def _charge(self, spent: Amount) -> None:
-        unsettled = list(self._touched)
+        """Settles in every account that holds something; once more does no harm."""
         try:
-            while unsettled:
-                unsettled[-1].settle(self._key, spent)
-                unsettled.pop()
+            while self._touched:
+                self._touched[-1].settle(self._key, spent)
+                self._touched.pop()
         finally:
-            for account in unsettled:  # Ctrl-C came in between
-                account.settle_later(self._key, spent)
+            self._settle_later(spent)  # what Ctrl-C has left over
+
+    def _settle_later(self, spent: Amount) -> None:
+        while self._touched:
+            self._touched[-1].settle_later(self._key, spent)
+            self._touched.pop()
 
     def _now(self) -> float:
         return self._accounts[0].clock()
@@ -244,16 +246,32 @@ class Held:
         left = None if scope is None or self._streamed else scope.remaining()
         return SLACK + (WITHOUT_DEADLINE if left is None else left)
 
-    def _cost(self, usage: Usage, reply: Completion) -> Amount:
-        """Returns what a reply cost, as far as it says so."""
-        usd = reply.cost if reply.cost is not None else cost_of(usage, self._case.info)
-        estimate = self._estimate(complete=True)
+    def _cost(self, reply: Completion) -> Amount:
+        """Returns what a reply cost, as far as it says so, and says what can be."""
+        usd, usage = reply.cost, reply.usage
+        if not (isinstance(usd, Decimal) and usd.is_finite() and usd >= 0):
+            usd = cost_of(usage, self._case.info)
         read, written = usage.input_tokens, usage.output_tokens
-        if read is None or written is None:
-            return Amount(estimate.usd if usd is None else usd, estimate.tokens)
+        if read is None or written is None or read < 0 or written < 0:
+            estimate = self._estimate(complete=True)
+            return countable(estimate.usd if usd is None else usd, estimate.tokens)
         if usd is None:
             usd = self._case.at_these_prices(read, written)
-        return Amount(usd, read + written)
+        return countable(usd, read + written)
+
+    def _tell_of_surprise(self, spent: Amount) -> None:
+        """Logs it when a call cost more than was reserved, in what a budget limits."""
+        worst = self._case.amount(self._most)
+        limits = [account.limit for account in self._accounts]
+        dearer = self._case.prices is not None and spent.usd > worst.usd
+        if (dearer and any(limit.usd is not None for limit in limits)) or (
+            spent.tokens > worst.tokens and any(limit.tokens is not None for limit in limits)
+        ):
+            get_logger("budget").warning(
+                "%s cost more than its worst case: %s and %d tokens instead of %s and %d",
+                *(self._case.info.name, shown(spent.usd), spent.tokens),
+                *(shown(worst.usd), worst.tokens),
+            )
 
     def _estimate(self, *, complete: bool = False) -> Amount:
         """Returns what a call may have cost whose usage nobody said.

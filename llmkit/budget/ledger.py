@@ -6,7 +6,8 @@ import os
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from llmkit.budget.amounts import NOTHING, Amount, Limit
@@ -112,11 +113,16 @@ class Ledger(ABC):
         """Closes connections; they are opened again when needed."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Book:
+    """One budget's books; replaced as a whole, so that Ctrl-C can't leave half an entry."""
+
     spent: Amount = NOTHING
     reserved: Amount = NOTHING
-    held: dict[str, Amount] = field(default_factory=dict)
+    held: Mapping[str, Amount] = field(default_factory=dict)
+
+
+_BLANK = _Book()
 
 
 class MemoryLedger(Ledger):
@@ -138,13 +144,12 @@ class MemoryLedger(Ledger):
     ) -> Standing:
         """Reserves; see `Ledger.reserve`."""
         with self._lock:
-            book = self._books.setdefault(name, _Book())
+            book = self._books.get(name, _BLANK)
             reserved = book.reserved + amount
             granted = limit.holds(book.spent + reserved)
             standing = Standing(book.spent, book.reserved, len(book.held), granted)
             if granted:
-                book.held[key] = amount
-                book.reserved = reserved
+                self._books[name] = _Book(book.spent, reserved, {**book.held, key: amount})
             return standing
 
     def settle(
@@ -152,25 +157,25 @@ class MemoryLedger(Ledger):
     ) -> None:
         """Settles; see `Ledger.settle`."""
         with self._lock:
-            book = self._books.setdefault(name, _Book())
-            held = book.held.pop(key, None)
+            book = self._books.get(name, _BLANK)
+            held = book.held.get(key)
             if held is not None:
-                book.reserved -= held
-            if held is not None or not reserved:
-                book.spent += spent
+                others = {each: book.held[each] for each in book.held if each != key}
+                left = book.reserved - held if others else NOTHING
+                self._books[name] = _Book(book.spent + spent, left, others)
+            elif not reserved:
+                self._books[name] = replace(book, spent=book.spent + spent)
 
     def standing(self, name: str, *, now: float) -> Standing:
         """Reads; see `Ledger.standing`."""
         with self._lock:
-            book = self._books.get(name) or _Book()
+            book = self._books.get(name, _BLANK)
             return Standing(book.spent, book.reserved, len(book.held))
 
     def _renew(self) -> None:
         self._lock = threading.Lock()
-        for book in self._books.values():
-            book.spent = sum(book.held.values(), book.spent)
-            book.reserved = NOTHING
-            book.held.clear()
+        for name, book in self._books.items():
+            self._books[name] = _Book(book.spent + book.reserved)
 
 
 _renewed: weakref.WeakSet[Any] = weakref.WeakSet()

@@ -131,8 +131,8 @@ class SQLiteLedger(Ledger):
                 database = self._database.get()
                 if database.file != _identity(self.path):
                     raise StoreError(
-                        f"{self.path} was deleted or replaced while it was in use; a new process, or"
-                        " shutdown() in this one, begins new books"
+                        f"{self.path} was deleted or replaced while it was in use; a new process,"
+                        " or shutdown() in this one, begins new books"
                     )
                 connection = database.connection
                 if connection.in_transaction:  # Ctrl-C, in the middle of the last one's end

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable
 from decimal import Decimal
@@ -12,7 +14,7 @@ from llmkit.models import ModelInfo
 from llmkit.request import Request
 from llmkit.types import Completion, Usage
 
-__all__ = ["INFO", "Background", "ask", "held", "reply"]
+__all__ = ["INFO", "Background", "ask", "held", "reply", "start_child"]
 
 T = TypeVar("T")
 
@@ -70,3 +72,16 @@ class Background(Generic[T]):
         if self.error is not None:
             raise self.error
         return self._result  # type: ignore[return-value]  # the task has ended without an error
+
+
+def start_child(task: Callable[[], None]) -> int:
+    """Forks a child that does something and ends with 0, or with 1 when it fails."""
+    pid = os.fork()
+    if not pid:
+        signal.alarm(10)  # a deadlock is a failure, too
+        try:
+            task()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return pid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,8 +30,8 @@ from llmkit.errors import ErrorCode
 from llmkit.request import Request
 from llmkit.scope import CallInterrupted
 from llmkit.streams import ChunkSource
-from llmkit.types import Chunk, Completion
-from tests.budget.calls import INFO, Background, ask, held, reply
+from llmkit.types import Chunk, Completion, Usage
+from tests.budget.calls import INFO, Background, ask, held, reply, start_child
 from tests.budget.conftest import Clock
 
 # What one call of 17 + 100 tokens reserves, and what 17 tokens of input cost.
@@ -320,9 +321,55 @@ def test_a_surprise_is_charged_as_it_is(caplog: pytest.LogCaptureFixture) -> Non
     held(budget).settle(reply(output_tokens=300))
     assert budget.spent_usd == Decimal("0.003017")
     assert budget.remaining_usd == Decimal("-0.001017")
-    assert "abacus cost more than its worst case" in caplog.text
+    assert caplog.messages == [
+        "abacus cost more than its worst case: $0.003017 and 317 tokens"
+        " instead of $0.001017 and 117"
+    ]
+    held(Budget(usd=1)).settle(reply(50, 1))  # more tokens, but no more money
+    assert len(caplog.messages) == 1
     with pytest.raises(BudgetExceededError, match=r"of -\$0\.001017 left"):
         held(budget)
+
+
+@pytest.mark.parametrize(
+    "usage", [Usage(-17, 100), Usage(17, -100), Usage(-1, -1)], ids=lambda usage: str(usage)[:40]
+)
+def test_a_count_below_zero_is_no_income(usage: Usage, clock: Clock) -> None:
+    """What a vendor cannot mean counts as not said: the budget never grows by a call."""
+    budget = Budget(usd=1, clock=clock)
+    answer = reply(text="abc")
+    answer.usage = usage
+    held(budget).settle(answer)
+    assert budget.spent_usd == INPUT + 3 * Decimal("0.00001")
+    assert budget.spent_tokens == 20
+
+
+@pytest.mark.parametrize("cost", ["NaN", "sNaN", "Infinity", "-5"])
+def test_a_cost_that_is_no_amount_is_not_believed(cost: str) -> None:
+    """An adapter's own figure is taken only if it can be one; else the usage tells the cost."""
+    budget = Budget(usd=1)
+    answer = reply()
+    answer.cost = Decimal(cost)
+    held(budget).settle(answer)
+    assert budget.spent_usd == CALL
+    assert budget.reserved_usd == 0
+
+
+@pytest.mark.parametrize("store", [None, "sqlite_url", "redis_url"])
+def test_an_absurd_usage_uses_the_budget_up_and_breaks_nothing(
+    store: str | None, request: pytest.FixtureRequest
+) -> None:
+    """A number that no store could hold is charged as the largest that each can."""
+    address = None if store is None else request.getfixturevalue(store)
+    budget = Budget(usd=1, tokens=10_000, name="absurd", store=address)
+    held(budget).settle(reply(10**30, 10**30))
+    report = budget.report()
+    assert report["spent_usd"] > 9_000_000
+    assert report["spent_tokens"] == 2**53
+    assert (report["reserved_usd"], report["in_flight"]) == (0, 0)
+    with pytest.raises(BudgetExceededError):
+        held(budget)
+    budget.account.ledger.close()
 
 
 class Stream:
@@ -409,13 +456,30 @@ def test_the_collector_takes_no_lock() -> None:
     done = threading.Event()
 
     def collect() -> None:
-        with ledger._lock, budget.account._lock:
+        with ledger._lock:
             gc.collect()
         done.set()
 
     threading.Thread(target=collect, daemon=True).start()
     assert done.wait(5)
     assert budget.account.read() == Standing(Amount(INPUT, 17))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_childs_copy_of_a_call_settles_nothing(sqlite_url: str) -> None:
+    """The parent's stream is the parent's to charge, also when the child closes its copy first."""
+    budget = Budget(usd=1, name="a", store=sqlite_url)
+    call = held(budget, streamed=True)
+
+    def close() -> None:
+        call.end(StreamInterruptedError("closed"))
+        assert budget.report()["in_flight"] == 1
+
+    child = start_child(close)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    call.end(reply())
+    assert budget.spent_usd == CALL
+    budget.account.ledger.close()
 
 
 def test_ends_once() -> None:

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -24,24 +23,11 @@ from llmkit.budget.amounts import NOTHING, Amount, Limit
 from llmkit.budget.budget import open_ledger
 from llmkit.budget.redis_ledger import RedisLedger
 from llmkit.budget.sqlite_ledger import SQLiteLedger
-from tests.budget.calls import held, reply
+from tests.budget.calls import held, reply, start_child
 from tests.budget.conftest import Clock
 
 _names = (f"tenant {number}" for number in itertools.count())
 DIME = Amount(Decimal("0.1"), 10)
-
-
-def start_child(task: Callable[[], None]) -> int:
-    """Forks a child that does something and ends with 0, or with 1 when it fails."""
-    pid = os.fork()
-    if not pid:
-        signal.alarm(10)  # a deadlock is a failure, too
-        try:
-            task()
-        except BaseException:
-            os._exit(1)
-        os._exit(0)
-    return pid
 
 
 class LedgerContract:
@@ -248,7 +234,7 @@ class TestSQLiteLedger(StoreContract):
                 SQLiteLedger(path).standing("a", now=0.0)
 
     def test_says_that_the_file_was_deleted(self, tmp_path: Path) -> None:
-        """Books that no other process can see are not gone on with; `shutdown()` begins new ones."""
+        """Books that nobody else can see are not gone on with; `shutdown()` begins new ones."""
         ledger = SQLiteLedger(tmp_path / "b.db")
         self.reserve(ledger, "a", "k")
         for is_replaced in (False, True):
