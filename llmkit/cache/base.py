@@ -238,9 +238,7 @@ class LLMCache(ABC):
         """
         return None
 
-    def acquire(
-        self, key: str, token: str, ttl: float, allowance: Allowance | None = None
-    ) -> Lock:
+    def acquire(self, key: str, token: str, ttl: float, allowance: Allowance | None = None) -> Lock:
         """Asks for the lock on a key among the processes that see this cache.
 
         Args:
@@ -255,9 +253,7 @@ class LLMCache(ABC):
         """
         return "granted"
 
-    def renew(
-        self, key: str, token: str, ttl: float, allowance: Allowance | None = None
-    ) -> bool:
+    def renew(self, key: str, token: str, ttl: float, allowance: Allowance | None = None) -> bool:
         """Holds a lock for longer.
 
         Args:
