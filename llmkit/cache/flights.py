@@ -28,8 +28,8 @@ SHARED_CODES: Final = frozenset(
 )
 """Errors that everyone gets who asks the same; all others may concern the leader alone."""
 
-# Who saw so many leaders fail asks by itself: when a provider is down, sixty-four calls that wait
-# for each other's failures would take sixty-four times as long as one.
+# After so many failed leaders each asks by itself: when a provider is down, sixty-four calls that
+# wait for each other's failures would take sixty-four times as long as one.
 _FAILURES_WATCHED = 2
 
 _DOING = "waiting for another call's answer to the same question"
@@ -61,14 +61,16 @@ def wait_in_scope(flag: Flag, doing: str, timeout: float | None = None) -> bool:
 
 
 class _Flight(Generic[T]):
-    """What one leader does, and who waits for it."""
+    """What is done for all who ask the same: who leads, who waits, and how it ended."""
 
-    __slots__ = ("error", "result", "waiters", "waits_for")
+    __slots__ = ("error", "failures", "leader", "result", "waiters", "waits_for")
 
-    def __init__(self) -> None:
+    def __init__(self, leader: Flag) -> None:
+        self.leader = leader
+        self.waiters: dict[Flag, None] = {}  # in the order in which they came
+        self.failures = 0
         self.result: tuple[T] | None = None
         self.error: LLMError | None = None
-        self.waiters: set[Flag] = set()
         # The flights that something inside of this one waits for.
         self.waits_for: dict[Flag, _Flight[T]] = {}
 
@@ -106,57 +108,68 @@ class Flights(Generic[T]):
             BaseException: What `lead` raised; also what it raised elsewhere, as a copy, when the
                 code is one of `SHARED_CODES`.
         """
-        for _ in range(_FAILURES_WATCHED):
-            mine: _Flight[T] = _Flight()
-            flag = Flag()
-            try:
-                flight = self._board(key, mine, flag)
-                if flight is None:
-                    break
-                if flight is mine:
-                    return _lead(mine, lead)
-                wait_in_scope(flag, _DOING)
-            finally:
-                self._leave(key, mine, flag)
-            if flight.result is not None:
-                return flight.result[0]
-            if flight.error is not None:
-                raise _copy_of(flight.error) from flight.error.__cause__
+        flag = Flag()
+        try:
+            flight = self._board(key, flag)
+            if flight is not None:
+                if flight.leader is not flag:
+                    wait_in_scope(flag, _DOING)
+                with _lock.get():
+                    leads = flight.leader is flag  # from the start, or as another's heir
+                if leads:
+                    return _lead(flight, lead)
+        finally:
+            self._leave(key, flag)
+        if flight is not None and flight.result is not None:
+            return flight.result[0]
+        if flight is not None and flight.error is not None:
+            raise _copy_of(flight.error) from flight.error.__cause__
         return lead()
 
-    def _board(self, key: str, mine: _Flight[T], flag: Flag) -> _Flight[T] | None:
+    def _board(self, key: str, flag: Flag) -> _Flight[T] | None:
         """Starts a flight, or waits for the one there is; None when that would wait for itself."""
         inside = _inside.get()
         with _lock.get():
-            flight = self._flights.get().setdefault(key, mine)
-            if flight is mine:
-                return mine
+            flights = self._flights.get()
+            flight = flights.get(key)
+            if flight is None:
+                flight = flights[key] = _Flight(flag)
+                return flight
             if _waits_for_any(flight, inside):
                 return None
-            flight.waiters.add(flag)
+            flight.waiters[flag] = None
             for outer in inside:
                 outer.waits_for[flag] = flight  # type: ignore[assignment]  # of any kind
             return flight
 
-    def _leave(self, key: str, mine: _Flight[T], flag: Flag) -> None:
+    def _leave(self, key: str, flag: Flag) -> None:
         try:
-            self._unlist(key, mine, flag)
+            self._end(key, flag)
         except BaseException:  # Ctrl-C in here must not leave a flight that nobody leads
-            self._unlist(key, mine, flag)
+            self._end(key, flag)
             raise
 
-    def _unlist(self, key: str, mine: _Flight[T], flag: Flag) -> None:
-        """Takes back what `_board` noted; can be repeated."""
+    def _end(self, key: str, flag: Flag) -> None:
+        """Ends the part that somebody has in a flight; can be repeated."""
         flights = self._flights.get()
         with _lock.get():
-            if flights.get(key) is mine:
-                del flights[key]
-            elif key in flights:
-                flights[key].waiters.discard(flag)
             for outer in _inside.get():
                 outer.waits_for.pop(flag, None)
-        for waiter in mine.waiters:
-            waiter.set()
+            flight = flights.get(key)
+            if flight is None:
+                return
+            flight.waiters.pop(flag, None)
+            if flight.leader is not flag:
+                return
+            failed = flight.result is None and flight.error is None
+            if failed and flight.waiters and flight.failures + 1 < _FAILURES_WATCHED:
+                heir = next(iter(flight.waiters))
+                heir.set()
+                flight.failures, flight.leader = flight.failures + 1, heir
+                return
+            for waiter in flight.waiters:
+                waiter.set()
+            del flights[key]
 
 
 def _lead(flight: _Flight[T], lead: Callable[[], T]) -> T:

@@ -55,7 +55,7 @@ def request_key(request: Request, *, provider: str, address: str, namespace: str
                 pieces += (name, "s", value)
             elif kind is int or kind is float:
                 pieces += (name, "n", repr(value))
-            elif value or not (default is _EMPTY and kind in (dict, tuple)):
+            elif value or default is not _EMPTY:
                 text = canonical_json(value)
                 if _shows_a_key(value, text):
                     get_logger("cache").debug("not cached: %s carries what looks like a key", name)
