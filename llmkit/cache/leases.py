@@ -33,6 +33,10 @@ UNKEPT: Final = "llmkit: answered, and not kept"
 side by side instead of one after the other."""
 
 
+# Seconds that giving back a lock may take: it is free after its life in any case.
+_TO_RELEASE = 0.05
+
+
 @dataclass(frozen=True, slots=True)
 class LeasePolicy:
     """How one process waits for another.
@@ -175,7 +179,9 @@ def _held(
     finally:
         if os.getpid() == process:  # the lock is not that of a child forked in between
             renewer.remove(token)
-            cache.release(key, token, allowance)
+            # Outside of the Scope, which may have no time left: the others would wait for nothing.
+            short = Allowance(min(allowance.left(), _TO_RELEASE))
+            contextvars.Context().run(cache.release, key, token, short)
 
 
 class _Lease(NamedTuple):

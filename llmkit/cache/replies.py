@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from llmkit.cache.base import MAX_TTL, Allowance, LLMCache
+from llmkit.cache.base import Allowance, LLMCache
 from llmkit.cache.flights import Flights
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
@@ -93,6 +93,8 @@ class ReplyCache:
         self.store = store
         self.namespace = get_settings().cache_namespace if namespace is None else namespace
         self._flights: Flights[Answered] = Flights()
+        near = getattr(store, "l1", store)
+        self._memory = near if type(near) is MemoryCache else None
 
     def key_of(self, request: Request, *, provider: str, address: str) -> str | None:
         """Gives a request's key; None when its answer is not to be cached. See `request_key`."""
@@ -109,17 +111,18 @@ class ReplyCache:
         """
         if key is None:
             return None
-        memory = self.store
-        if type(memory) is MemoryCache:
-            entry = memory.fetch(key)
-            if entry is None or memory.clock() >= entry.expires_at:
-                return None
-            hit = from_text(entry.text)
-            if hit is not None:
-                memory.count("hits")
-            return hit
-        found = memory.read_near(key)
-        return None if found is None else from_value(found.value, found.level)
+        memory = self._memory
+        if memory is None:
+            found = self.store.read_near(key)
+            return None if found is None else from_value(found.value, found.level)
+        # What `read_near` does, without decoding what few look at.
+        entry = memory.fetch(key)
+        if entry is None or memory.clock() >= entry.expires_at:
+            return None
+        hit = from_text(entry.text)
+        if hit is not None:
+            memory.count("hits")
+        return hit
 
     def find(self, key: str | None, allowance: Allowance | None = None) -> Completion | None:
         """Looks for an answer in all levels, without joining a flight.
@@ -229,9 +232,8 @@ class ReplyCache:
         return value
 
     def _write(self, key: str, value: Any, use: CacheUse, allowance: Allowance | None) -> bool:
-        ttl = use.ttl
         return self.store.write(
-            key, value, ttl=ttl, stale_ttl=min(use.stale_ttl, MAX_TTL), allowance=allowance
+            key, value, ttl=use.ttl, stale_ttl=use.stale_ttl, allowance=allowance
         )
 
 

@@ -34,7 +34,7 @@ def ask(prompt: Any = "Hi", **facts: Any) -> Request:
     return Request.build("gpt-6-luna", prompt, **facts)
 
 
-def changed(request: Request, **facts: Any) -> Request:
+def altered(request: Request, **facts: Any) -> Request:
     """The request with some fields replaced, whatever their type."""
     return dataclasses.replace(request, **facts)
 
@@ -82,8 +82,8 @@ def test_every_field_is_part_of_the_key_or_said_not_to_be() -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_each_field_makes_another_key(name: str) -> None:
     """Two requests that differ in one field alone don't share an answer."""
-    changed = changed(ask(), **{name: OTHERS[name]})
-    assert key(changed) != key(ask())
+    other = altered(ask(), **{name: OTHERS[name]})
+    assert key(other) != key(ask())
 
 
 LATER = """
@@ -150,7 +150,7 @@ def differ(*values: Any) -> None:
     """Each value makes a key of its own, wherever a vendor's parameter may stand."""
     for wrap in (lambda v: {"a": v}, lambda v: {"a": {"b": [v]}}):
         made = [
-            key(changed(ask(), **{field: wrap(value)}))
+            key(altered(ask(), **{field: wrap(value)}))
             for field in ("vendor_parameters", "extra_body")
             for value in values
         ]
@@ -190,7 +190,7 @@ def test_what_has_no_canonical_form_is_not_cached() -> None:
     for _ in range(100_000):
         nested = [nested]
     for value in (object(), {1, 2}, int, nested, {1: 1, "1": 2}, lambda: 1):
-        odd = changed(ask(), extra_body={"a": value})
+        odd = altered(ask(), extra_body={"a": value})
         assert request_key(odd, **PLACE) is None
 
 
@@ -253,7 +253,7 @@ SECRET = "sk-proj-Zm9vYmFyMDEyMzQ1Njc4OWFiY2Q"
 )
 def test_a_request_with_a_key_in_it_is_not_cached(facts: dict[str, Any]) -> None:
     """Nothing that lies in a cache is derived from a secret."""
-    assert request_key(changed(ask(), **facts), **PLACE) is None
+    assert request_key(altered(ask(), **facts), **PLACE) is None
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_request_with_a_key_in_it_is_not_cached(facts: dict[str, Any]) -> None
 )
 def test_what_only_resembles_a_key_is_cached(facts: dict[str, Any]) -> None:
     """Vendors' harmless parameters, and the names inside a schema, don't switch the cache off."""
-    key(changed(ask(), **facts))
+    key(altered(ask(), **facts))
 
 
 def test_a_password_in_the_address_does_not_count() -> None:
@@ -395,7 +395,7 @@ def test_different_requests_never_share_a_key(one: Request, two: Request) -> Non
 def test_a_single_change_makes_another_key(one: Request, data: st.DataObject) -> None:
     """Two requests that are equal but for one field, the hardest case, are kept apart."""
     name = data.draw(st.sampled_from(list(OTHERS)))
-    two = changed(one, **{name: getattr(data.draw(requests), name)})
+    two = altered(one, **{name: getattr(data.draw(requests), name)})
     first, second = request_key(one, **PLACE), request_key(two, **PLACE)
     if first is not None and second is not None:
         assert (first == second) == (wire(one) == wire(two))
@@ -406,7 +406,7 @@ def test_a_single_change_makes_another_key(one: Request, data: st.DataObject) ->
 def test_the_order_of_names_never_counts(one: Request) -> None:
     """A mapping's order, and what kind of mapping it is, are no part of the request."""
     names = ("vendor_parameters", "extra_body", "extra_headers")
-    two = changed(one, **{name: shuffled(getattr(one, name)) for name in names})
+    two = altered(one, **{name: shuffled(getattr(one, name)) for name in names})
     assert request_key(one, **PLACE) == request_key(two, **PLACE)
 
 
@@ -421,6 +421,6 @@ def test_a_digest_tells_lists_apart(one: list[str], two: list[str]) -> None:
 @given(mappings)
 def test_what_went_through_json_has_the_same_key(body: dict[str, Any]) -> None:
     """A request read back from a journal or another process finds the same answers."""
-    one = changed(ask(), extra_body=body)
-    two = changed(ask(), extra_body=json.loads(json.dumps(body)))
+    one = altered(ask(), extra_body=body)
+    two = altered(ask(), extra_body=json.loads(json.dumps(body)))
     assert request_key(one, **PLACE) == request_key(two, **PLACE)
