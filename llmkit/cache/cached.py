@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import inspect
-import json
 import sys
 from collections.abc import Callable
 from typing import Any, Final, ParamSpec, TypeVar
 
 from llmkit.cache.base import LLMCache
-from llmkit.cache.entry import encode_value
+from llmkit.cache.entry import decode_value, encode_value
 from llmkit.cache.flights import Flights
 from llmkit.cache.keys import canonical_json, digest_of
 from llmkit.cache.leases import Answered, answer_once
@@ -131,12 +129,12 @@ class _Calls:
             return Answered(text, None)
 
         try:
-            value, level = answer_once(cache, self.flights, key, ask)
+            text, _ = answer_once(cache, self.flights, key, encode_value, ask)
         except CallInterrupted as interrupted:
             if current_scope() is not None:
                 raise
             raise interrupted.to_error() from None
-        return json.loads(value) if level is None else copy.deepcopy(value)
+        return decode_value(text)
 
     def key_of(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Returns the key of a call; raises InvalidRequestError when there is none."""

@@ -71,7 +71,7 @@ class Answered(NamedTuple):
     """What a flight brings home.
 
     Attributes:
-        value: The JSON value, which all who waited share: nobody may change it.
+        value: What was read or asked for, which all who waited share: nobody may change it.
         level: The cache that it came from; None when it was asked for just now.
     """
 
@@ -83,6 +83,7 @@ def answer_once(
     cache: LLMCache,
     flights: Flights[Answered],
     key: str,
+    read: Callable[[Any], Any],
     ask: Callable[[], Answered],
     allowance: Allowance | None = None,
 ) -> Answered:
@@ -92,7 +93,9 @@ def answer_once(
         cache: Where it may be, and where `ask` writes it.
         flights: Those of this cache.
         key: Its key.
-        ask: Gets the value afresh.
+        read: Makes of a JSON value what is shared by all who wait; None for a value of a foreign
+            kind, which counts as none.
+        ask: Gets it afresh.
         allowance: What this call may spend on shared caches; None for the usual.
 
     Returns:
@@ -107,7 +110,10 @@ def answer_once(
     def use(found: Found | None) -> Answered | None:
         if found is None or found.stale:
             return None
-        return ask() if found.value == UNKEPT else Answered(found.value, found.level)
+        if found.value == UNKEPT:
+            return ask()
+        value = read(found.value)
+        return None if value is None else Answered(value, found.level)
 
     def look(allowance: Allowance) -> Answered | None:
         # As if a stale value would do: then only the first look counts as a miss.
@@ -197,12 +203,15 @@ class _Renewer:
         self._lock = threading.RLock()  # a signal handler may make a call, too
         self._leases: dict[str, _Lease] = {}
         self._running = False
+        self._nap, self._pause = Flag(), 0.0
 
     def add(self, token: str, lease: _Lease) -> None:
         """Renews a lock from now on."""
         with self._lock:
             self._leases[token] = lease
             starts, self._running = not self._running, True
+            if lease.policy.renew_every < self._pause:
+                self._nap.set()
         if starts:
             try:
                 # In an empty context: this call's Scope would end the renewals of all others.
@@ -222,8 +231,9 @@ class _Renewer:
                 if not self._leases:
                     self._running = False
                     return
-                pause = min(lease.policy.renew_every for lease in self._leases.values())
-            Flag().wait(pause)
+                self._pause = min(lease.policy.renew_every for lease in self._leases.values())
+                nap = self._nap = Flag()
+            nap.wait(self._pause)
             with self._lock:
                 leases = dict(self._leases)
             for token, lease in leases.items():

@@ -11,7 +11,7 @@ from llmkit.cache.flights import Flights
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
 from llmkit.cache.memory import MemoryCache
-from llmkit.cache.stored_reply import from_text, from_value, to_value
+from llmkit.cache.stored_reply import from_text, from_value, hit_of, read_value, to_value
 from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
 from llmkit.request import Request, check_seconds
@@ -191,13 +191,12 @@ class ReplyCache:
         def ask() -> Answered:
             reply = fresh()
             mine.append(reply)
-            return Answered(self._keep(key, reply, use, allowance), None)
+            return Answered(read_value(self._keep(key, reply, use, allowance)), None)
 
-        answered = answer_once(self.store, self._flights, key, ask, allowance)
+        facts, level = answer_once(self.store, self._flights, key, read_value, ask, allowance)
         if mine:
             return mine[-1]
-        hit = from_value(answered.value, answered.level or "memory")
-        return fresh() if hit is None else hit
+        return fresh() if facts is None else hit_of(facts, level or "memory")
 
     def keep(
         self,

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from llmkit.log import get_logger
 from llmkit.types import Completion, ToolCall, Usage
 
-__all__ = ["from_text", "from_value", "to_value"]
+__all__ = ["Facts", "from_text", "from_value", "hit_of", "read_value", "to_value"]
 
 _TAG: Final = "llmkit reply"
 _FORMAT: Final = 1
@@ -91,22 +91,17 @@ def to_value(reply: Completion) -> list[Any] | None:
 def from_text(text: str) -> Completion | None:
     """Reads a value's JSON up to the `raw`; None for whatever `to_value` did not give."""
     facts = _read_again(text) if len(text) <= _REMEMBERED_UP_TO else _read_text(text)
-    return None if facts is None else _hit(facts, "memory")
+    return None if facts is None else hit_of(facts, "memory")
 
 
 def from_value(value: Any, level: str) -> Completion | None:
     """Reads a value; None for whatever `to_value` did not give."""
-    try:
-        tag, version, head, answer, raw = value
-        if tag != _TAG or version != _FORMAT or type(raw) is not str:
-            return None
-        return _hit(_read_facts(head, answer, (1, raw)), level)
-    except _UNREADABLE:
-        return None
+    facts = read_value(value)
+    return None if facts is None else hit_of(facts, level)
 
 
-class _Facts(NamedTuple):
-    """What a value says: nothing in it changes, but `calls`, which is copied for each hit."""
+class Facts(NamedTuple):
+    """What a value says; `calls`, the one thing in it that can change, is copied for each hit."""
 
     text: str
     model: str
@@ -120,7 +115,7 @@ class _Facts(NamedTuple):
     raw: Any
 
 
-def _read_text(text: str) -> _Facts | None:
+def _read_text(text: str) -> Facts | None:
     if not text.startswith(_HEAD):
         return None
     try:
@@ -135,7 +130,18 @@ def _read_text(text: str) -> _Facts | None:
 _read_again = functools.lru_cache(maxsize=256)(_read_text)
 
 
-def _read_facts(head: Any, text: Any, raw: Any) -> _Facts:
+def read_value(value: Any) -> Facts | None:
+    """Returns what a value says; None for whatever `to_value` did not give."""
+    try:
+        tag, version, head, answer, raw = value
+        if tag != _TAG or version != _FORMAT or type(raw) is not str:
+            return None
+        return _read_facts(head, answer, (1, raw))
+    except _UNREADABLE:
+        return None
+
+
+def _read_facts(head: Any, text: Any, raw: Any) -> Facts:
     model, provider, finish_reason, usage, cost, warnings, request_id, calls = head
     if not type(text) is type(model) is type(provider) is str:
         raise TypeError("no text")
@@ -144,10 +150,11 @@ def _read_facts(head: Any, text: Any, raw: Any) -> _Facts:
     saved = None if cost is None else Decimal(cost)
     counted = Usage(*usage)
     said = (finish_reason, counted, tuple(warnings), saved, request_id)
-    return _Facts(text, model, provider, *said, calls, raw)
+    return Facts(text, model, provider, *said, calls, raw)
 
 
-def _hit(facts: _Facts, level: str) -> Completion:
+def hit_of(facts: Facts, level: str) -> Completion:
+    """Returns a Completion that nobody else holds, found in a cache of this level."""
     text, model, provider, finish_reason, usage, warnings, saved, request_id, calls, raw = facts
     return _Hit(
         text,

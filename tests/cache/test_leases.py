@@ -203,7 +203,14 @@ def test_a_store_that_goes_away_ends_the_wait(pool: ThreadPoolExecutor) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "passed", "waits"),
-    [(None, 0, True), (12, 0, True), (12, 7, True), (12, 9, False), (1.9, 0, False), (3, 1.5, False)],
+    [
+        (None, 0, True),
+        (12, 0, True),
+        (12, 7, True),
+        (12, 9, False),
+        (1.9, 0, False),
+        (3, 1.5, False),
+    ],
 )
 def test_who_has_little_time_left_asks_by_itself(
     seconds: float | None, passed: float, waits: bool
@@ -278,9 +285,9 @@ def test_a_memory_of_one_process_needs_no_locks() -> None:
         return Answered("answer", None)
 
     store = MemoryCache()
-    assert answer_once(store, Flights(), "k", ask) == ("answer", None)
+    assert answer_once(store, Flights(), "k", str, ask) == ("answer", None)
     store.write("k", "kept")
-    assert answer_once(store, Flights(), "k", ask) == ("kept", "memory")
+    assert answer_once(store, Flights(), "k", str, ask) == ("kept", "memory")
     assert calls == [1]
 
 
@@ -294,7 +301,7 @@ def test_a_wait_counts_as_one_miss(pool: ThreadPoolExecutor) -> None:
     def ask() -> Answered:
         return Answered(two.ask(), None)
 
-    waiting = pool.submit(answer_once, store, Flights(), "k", ask)
+    waiting = pool.submit(answer_once, store, Flights(), "k", str, ask)
     reads = store.reads
     limit = time.monotonic() + LONG
     while store.reads < reads + 4:
