@@ -79,8 +79,9 @@ class Settings(SettingsBase, _UpperCase):
             the next four settings are checked, and wait for it.
         cache_ttl: Seconds that a cached answer lives; 3600.
         cache_max_entries: Answers that the memory cache holds; 1000.
-        cache_url: The second cache, `redis://…`, `rediss://…` or `sqlite:///…`; None means memory
-            only. From LLMKIT_CACHE_URL only.
+        cache_url: The second cache: `redis://…`, `rediss://…`, `unix://…`, `redis+cluster://…`,
+            `redis+sentinel://…` (see `RedisCache`) or `sqlite:///…`; None means memory only. From
+            LLMKIT_CACHE_URL only.
         cache_namespace: What sets this application's entries apart from those of others in the
             same cache; `llmkit`. From LLMKIT_CACHE_NAMESPACE only.
         log_content: Whether prompts and answers may be logged; False. Nothing in this version logs

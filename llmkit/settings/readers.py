@@ -132,7 +132,13 @@ NAME = Reader(_text, "a model's name")
 NAMES = Reader(_names, "model names, separated by commas")
 KEY = Reader(_key, "a key of printable ASCII characters without spaces, line breaks and quotes")
 WEB = Reader(_url("http://", "https://"), "a URL that starts with http:// or https://")
-CACHE = Reader(_url("redis://", "rediss://", "sqlite:///"), "redis://…, rediss://… or sqlite:///…")
+CACHE = Reader(
+    _url(
+        *("redis://", "rediss://", "unix://", "sqlite:///"),
+        *("redis+cluster://", "rediss+cluster://", "redis+sentinel://", "rediss+sentinel://"),
+    ),
+    "redis://…, rediss://…, unix://…, redis+cluster://…, redis+sentinel://… or sqlite:///…",
+)
 WAIT = Reader(_seconds(1e6), "a number of seconds above 0, at most 1000000")
 AGE = Reader(
     _seconds(1e9), "a number of seconds above 0, at most 1e9 (CACHE_ENABLED=false: no cache)"

@@ -1,0 +1,246 @@
+"""Leases: of all processes that see a cache, one asks, and the others wait for what it writes.
+
+The one that asks holds a lock in the cache, for two seconds at a time, and renews it for as long as
+it is at work: were it killed, the others wait no longer than that. They look every now and then,
+for the value first, then for the lock. Nobody waits who would have too little time left for a call
+of its own, and nobody waits for a cache that can't be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
+
+from llmkit.cache.base import Allowance, Found, LLMCache
+from llmkit.cache.flights import Flights, wait_in_scope
+from llmkit.log import get_logger
+from llmkit.process_local import ProcessLocal
+from llmkit.scope import current_scope
+from llmkit.threads import Flag, TooManyThreadsError, run_detached
+
+__all__ = ["UNKEPT", "Answered", "LeasePolicy", "answer_once", "ask_once"]
+
+T = TypeVar("T")
+
+UNKEPT: Final = "llmkit: answered, and not kept"
+"""Stands for a moment in the place of a value that is not to be kept, so that other processes ask
+side by side instead of one after the other."""
+
+
+# Seconds that giving back a lock may take: it is free after its life in any case.
+_TO_RELEASE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class LeasePolicy:
+    """How one process waits for another.
+
+    Attributes:
+        ttl: Seconds after which the lock of a process that was killed is free.
+        renew_every: Seconds between two renewals.
+        first_pause: Seconds before the first look for the other's value; each further pause is
+            half as long again.
+        longest_pause: Seconds that a pause lasts at most.
+        least_share: The part of its time that a call keeps for asking by itself.
+        rng: Gives numbers from 0 to 1.
+    """
+
+    ttl: float = 2.0
+    renew_every: float = 0.7
+    first_pause: float = 0.02
+    longest_pause: float = 0.2
+    least_share: float = 1 / 3
+    rng: Callable[[], float] = random.random
+
+    def worth_waiting(self) -> bool:
+        """Whether the current Scope has time to wait for another process."""
+        scope = current_scope()
+        left = None if scope is None else scope.remaining()
+        if scope is None or left is None:
+            return True
+        return left > self.ttl and left > (scope.timeout or 0.0) * self.least_share
+
+
+class Answered(NamedTuple):
+    """What a flight brings home.
+
+    Attributes:
+        value: What was read or asked for, which all who waited share: nobody may change it.
+        level: The cache that it came from; None when it was asked for just now.
+    """
+
+    value: Any
+    level: str | None
+
+
+def answer_once(
+    cache: LLMCache,
+    flights: Flights[Answered],
+    key: str,
+    read: Callable[[Any], Any],
+    ask: Callable[[], Answered],
+    allowance: Allowance | None = None,
+) -> Answered:
+    """Looks for a value, and asks for it once in all threads and processes if there is none.
+
+    Args:
+        cache: Where it may be, and where `ask` writes it.
+        flights: Those of this cache.
+        key: Its key.
+        read: Makes of a JSON value what is shared by all who wait; None for a value of a foreign
+            kind, which counts as none.
+        ask: Gets it afresh.
+        allowance: What this call may spend on shared caches; None for the usual.
+
+    Returns:
+        The value.
+
+    Raises:
+        CallInterrupted: The Scope ended a wait.
+        BaseException: What `ask` raised.
+    """
+    allowance = allowance or Allowance()
+
+    def use(found: Found | None) -> Answered | None:
+        if found is None or found.stale:
+            return None
+        if found.value == UNKEPT:
+            return ask()
+        value = read(found.value)
+        return None if value is None else Answered(value, found.level)
+
+    def look(allowance: Allowance) -> Answered | None:
+        # As if a stale value would do: then only the first look counts as a miss.
+        return use(cache.read(key, stale=True, allowance=allowance))
+
+    def lead() -> Answered:
+        answered = use(cache.read(key, allowance=allowance))
+        if answered is not None:
+            return answered
+        return ask_once(cache, key, look=look, ask=ask, allowance=allowance)
+
+    return flights.join(key, lead)
+
+
+def ask_once(
+    cache: LLMCache,
+    key: str,
+    *,
+    look: Callable[[Allowance], T | None],
+    ask: Callable[[], T],
+    allowance: Allowance,
+    policy: LeasePolicy | None = None,
+) -> T:
+    """Asks, unless another process that sees the cache does: then waits for what that one writes.
+
+    Args:
+        cache: What the processes share.
+        key: What is asked.
+        look: Looks for what another process has written.
+        ask: Asks, and writes.
+        allowance: What this call may spend on shared caches. Each look while it waits has its own,
+            since a cache that fails ends the wait.
+        policy: How to wait; None for the usual way.
+
+    Returns:
+        What was found or asked.
+    """
+    if not cache.shared:
+        return ask()
+    policy = policy or LeasePolicy()
+    token = os.urandom(12).hex()
+    pause = policy.first_pause
+    while True:
+        lock = cache.acquire(key, token, policy.ttl, allowance)
+        if lock == "granted":
+            with _held(cache, key, token, allowance, policy):
+                found = look(allowance)  # written between our last look and the lock
+                return ask() if found is None else found
+        if lock == "unavailable" or not policy.worth_waiting():
+            return ask()
+        wait_in_scope(Flag(), "waiting for another process's answer to the same question", pause)
+        pause = min(pause * (1.25 + 0.5 * policy.rng()), policy.longest_pause)
+        allowance = Allowance()
+        found = look(allowance)
+        if found is not None:
+            return found
+
+
+@contextlib.contextmanager
+def _held(
+    cache: LLMCache, key: str, token: str, allowance: Allowance, policy: LeasePolicy
+) -> Iterator[None]:
+    """Keeps a lock alive inside the block, and gives it back at the end."""
+    process = os.getpid()
+    renewer = _renewer.get()
+    try:
+        renewer.add(token, _Lease(cache, key, policy))
+        yield
+    finally:
+        if os.getpid() == process:  # the lock is not that of a child forked in between
+            renewer.remove(token)
+            # Outside of the Scope, which may have no time left: the others would wait for nothing.
+            short = Allowance(min(allowance.left(), _TO_RELEASE))
+            contextvars.Context().run(cache.release, key, token, short)
+
+
+class _Lease(NamedTuple):
+    cache: LLMCache
+    key: str
+    policy: LeasePolicy
+
+
+class _Renewer:
+    """Renews all locks of this process, on one thread that ends when there are none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # a signal handler may make a call, too
+        self._leases: dict[str, _Lease] = {}
+        self._running = False
+        self._nap, self._pause = Flag(), 0.0
+
+    def add(self, token: str, lease: _Lease) -> None:
+        """Renews a lock from now on."""
+        with self._lock:
+            self._leases[token] = lease
+            starts, self._running = not self._running, True
+            if lease.policy.renew_every < self._pause:
+                self._nap.set()
+        if starts:
+            try:
+                # In an empty context: this call's Scope would end the renewals of all others.
+                contextvars.Context().run(run_detached, self._run, "lock-renewer")
+            except TooManyThreadsError as error:
+                self._running = False
+                get_logger("cache").warning("locks on cached questions are not renewed: %s", error)
+
+    def remove(self, token: str) -> None:
+        """Renews a lock no longer."""
+        with self._lock:
+            self._leases.pop(token, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._leases:
+                    self._running = False
+                    return
+                self._pause = min(lease.policy.renew_every for lease in self._leases.values())
+                nap = self._nap = Flag()
+            nap.wait(self._pause)
+            with self._lock:
+                leases = dict(self._leases)
+            for token, lease in leases.items():
+                try:
+                    lease.cache.renew(lease.key, token, lease.policy.ttl, Allowance())
+                except Exception:  # a foreign cache's bug must not end the renewals of the others
+                    get_logger("cache").exception("a lock on a cached question was not renewed")
+
+
+_renewer: ProcessLocal[_Renewer] = ProcessLocal(_Renewer)

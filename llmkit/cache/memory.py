@@ -1,0 +1,143 @@
+"""MemoryCache: the cache inside this process."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmkit.cache.base import DEFAULT_TTL, Allowance, Found, LLMCache
+from llmkit.cache.entry import Entry, decode_value
+from llmkit.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from cachetools import TLRUCache
+
+__all__ = ["MemoryCache"]
+
+# Bytes of the objects around a key and a text (measured, see tests/cache/test_stores_memory.py).
+_OVERHEAD = 450
+
+
+class _Kept(NamedTuple):
+    """An entry and what it weighs with its key, in bytes."""
+
+    text: str
+    expires_at: float
+    kept_until: float
+    weight: int
+
+
+def _kept_until(key: str, kept: _Kept, now: float) -> float:
+    return kept.kept_until
+
+
+def _weight(kept: _Kept) -> int:
+    return kept.weight
+
+
+class MemoryCache(LLMCache):
+    """Keeps values in this process's memory; who forks hands the child a copy.
+
+    What was not used for longest goes first when there are too many, and whatever has expired goes
+    before that.
+
+    Args:
+        max_entries: Values that it holds at most.
+        max_bytes: Bytes that these may take, with their keys and the objects around them. A value
+            that is larger by itself is not kept.
+        ttl: Seconds that a value lives by default.
+        clock: Seconds since the epoch.
+        rng: Gives numbers from 0 to 1.
+
+    Raises:
+        InvalidRequestError: A bound is not a positive whole number.
+    """
+
+    level = "memory"
+
+    def __init__(
+        self,
+        max_entries: int = 1000,
+        max_bytes: int = 64 * 2**20,
+        *,
+        ttl: float = DEFAULT_TTL,
+        clock: Callable[[], float] = time.time,
+        rng: Callable[[], float] = random.random,
+    ) -> None:
+        for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
+            if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
+                raise InvalidRequestError(f"{name}={bound!r}: expected a whole number, 1 or more")
+        super().__init__(ttl=ttl, clock=clock, rng=rng)
+        self.max_entries = max_entries
+        self.max_bytes = max_bytes
+        self._entries = self._empty()
+
+    def read_near(self, key: str) -> Found | None:
+        """Looks for a fresh value; see `LLMCache.read_near`."""
+        with self._lock:
+            try:
+                text, expires_at, _, _ = self._entries[key]
+            except KeyError:
+                return None
+            if self.clock() >= expires_at:
+                return None
+            self._counts["hits"] += 1
+        try:
+            return Found(decode_value(text), "memory", expires_at, False)
+        except RecursionError:  # nested deeper than this stack allows
+            return None
+
+    def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
+        """Returns an entry; see `LLMCache.fetch`."""
+        with self._lock:
+            try:
+                kept = self._entries[key]
+            except KeyError:
+                return None
+        return Entry(kept.text, kept.expires_at, kept.kept_until)
+
+    def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
+        """Stores an entry; see `LLMCache.keep`."""
+        weight = sys.getsizeof(key) + sys.getsizeof(entry.text) + _OVERHEAD
+        with self._lock:
+            try:
+                try:
+                    self._entries[key] = _Kept(*entry, weight)
+                except ValueError:  # larger than all that may be kept
+                    self._entries.pop(key, None)
+                    return False
+                while len(self._entries) > self.max_entries:
+                    self._entries.popitem()
+                return key in self._entries
+            except BaseException:  # an interrupt in between would leave it in disorder
+                self._entries = self._empty()
+                raise
+
+    def discard(self, key: str, allowance: Allowance | None = None) -> bool:
+        """Removes an entry; see `LLMCache.discard`."""
+        with self._lock:
+            return self._entries.pop(key, None) is not None
+
+    def clear(self) -> bool:
+        """Removes everything; see `LLMCache.clear`."""
+        with self._lock:
+            self._entries = self._empty()
+        return True
+
+    def stats(self) -> dict[str, Any]:
+        """Returns figures; see `LLMCache.stats`. `bytes` is an estimate that errs upwards."""
+        with self._lock:
+            entries, size = len(self._entries), int(self._entries.currsize)
+        return {**super().stats(), "entries": entries, "bytes": size}
+
+    def _empty(self) -> TLRUCache[str, _Kept]:
+        from cachetools import TLRUCache
+
+        return TLRUCache(self.max_bytes, _kept_until, timer=self.clock, getsizeof=_weight)
+
+    def _renew(self, was_locked: bool) -> None:
+        if was_locked:
+            self._entries = self._empty()

@@ -1,0 +1,272 @@
+"""Cached replies: a model's answers under the keys of their requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from llmkit.cache.base import Allowance, LLMCache
+from llmkit.cache.flights import Flights
+from llmkit.cache.keys import request_key
+from llmkit.cache.leases import UNKEPT, Answered, answer_once
+from llmkit.cache.memory import MemoryCache
+from llmkit.cache.stored_reply import from_text, from_value, hit_of, read_value, to_value
+from llmkit.errors import InvalidRequestError
+from llmkit.log import brief
+from llmkit.request import Request, check_seconds
+from llmkit.settings import get_settings
+from llmkit.streams import ChunkSource
+from llmkit.types import Chunk, Completion
+
+__all__ = ["CacheUse", "ReplyCache", "may_be_kept", "read_cache_use", "replay"]
+
+Mode = Literal["use", "refresh", "off"]
+
+# Seconds for which other processes are told that an answer was not kept.
+_UNKEPT_TTL = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class CacheUse:
+    """How one call uses the cache.
+
+    Attributes:
+        mode: "use" takes a cached answer and keeps a fresh one, "refresh" only keeps, "off" does
+            neither.
+        ttl: Seconds for which a fresh answer is kept; None takes the cache's default.
+        stale_ttl: Seconds for which it is kept after that, in case every model fails; 0: none.
+    """
+
+    mode: Mode = "use"
+    ttl: float | None = None
+    stale_ttl: float = 0.0
+
+
+_MODES: dict[object, Mode] = {True: "use", False: "off", "refresh": "refresh"}
+_USUAL: Final = CacheUse()
+_OFF: Final = CacheUse("off")
+
+
+def read_cache_use(
+    use_cache: object = True, cache_ttl: object = None, stale_ttl: object = None
+) -> CacheUse:
+    """Reads what a user typed.
+
+    Args:
+        use_cache: True, False, or "refresh" for a fresh answer that replaces the cached one.
+        cache_ttl: Seconds for which a fresh answer is kept; None takes the cache's default.
+        stale_ttl: Seconds for which it is kept after that, to be used when every model fails; None
+            or 0 for none.
+
+    Returns:
+        What it means.
+
+    Raises:
+        InvalidRequestError: Something can't be meant; says what was expected.
+    """
+    if cache_ttl is None and stale_ttl is None:
+        if use_cache is True:
+            return _USUAL
+        if use_cache is False:
+            return _OFF
+    if not isinstance(use_cache, bool | str) or use_cache not in _MODES:
+        raise InvalidRequestError(
+            f"use_cache={brief(use_cache)}: expected True, False or 'refresh'"
+        )
+    ttl = check_seconds("cache_ttl", cache_ttl)
+    kept = 0.0
+    if stale_ttl is not None and (stale_ttl != 0 or isinstance(stale_ttl, bool)):
+        kept = check_seconds("stale_ttl", stale_ttl) or 0.0
+    return CacheUse(_MODES[use_cache], ttl, kept)
+
+
+class ReplyCache:
+    """A model's answers, each asked for once. Safe for threads, signals and forks.
+
+    Args:
+        store: Where they are kept.
+        namespace: What sets this application's keys apart; None takes the settings'.
+    """
+
+    def __init__(self, store: LLMCache, namespace: str | None = None) -> None:
+        self.store = store
+        self.namespace = get_settings().cache_namespace if namespace is None else namespace
+        self._flights: Flights[Answered] = Flights()
+        near = getattr(store, "l1", store)
+        self._memory = near if type(near) is MemoryCache else None
+
+    def key_of(self, request: Request, *, provider: str, address: str) -> str | None:
+        """Gives a request's key; None when its answer is not to be cached. See `request_key`."""
+        return request_key(request, provider=provider, address=address, namespace=self.namespace)
+
+    def near(self, key: str | None) -> Completion | None:
+        """Looks for an answer where that needs no input, no output and no wait: in memory.
+
+        Args:
+            key: The request's key; None finds nothing.
+
+        Returns:
+            The answer, which belongs to the caller; None when there is none.
+        """
+        if key is None:
+            return None
+        memory = self._memory
+        if memory is None:
+            found = self.store.read_near(key)
+            return None if found is None else from_value(found.value, found.level)
+        # What `read_near` does, without decoding what few look at.
+        entry = memory.fetch(key)
+        if entry is None or memory.clock() >= entry.expires_at:
+            return None
+        hit = from_text(entry.text)
+        if hit is not None:
+            memory.count("hits")
+        return hit
+
+    def find(self, key: str | None, allowance: Allowance | None = None) -> Completion | None:
+        """Looks for an answer in all levels, without joining a flight.
+
+        Args:
+            key: The request's key; None finds nothing.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            The answer, which belongs to the caller; None when there is none.
+        """
+        found = None if key is None else self.store.read(key, allowance=allowance)
+        return None if found is None else from_value(found.value, found.level)
+
+    def find_stale(self, key: str | None, allowance: Allowance | None = None) -> Completion | None:
+        """Looks for an answer that may have expired, for a call whose models have all failed.
+
+        Args:
+            key: The request's key; None finds nothing.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            The answer, its `.cached` "stale" if it has expired; None when there is none.
+        """
+        found = None if key is None else self.store.read(key, stale=True, allowance=allowance)
+        if found is None:
+            return None
+        return from_value(found.value, "stale" if found.stale else found.level)
+
+    def answer(
+        self,
+        key: str | None,
+        use: CacheUse,
+        fresh: Callable[[], Completion],
+        allowance: Allowance | None = None,
+    ) -> Completion:
+        """Gives the answer to a request, asking for it only if nobody has and nobody does.
+
+        Args:
+            key: The request's key; None means that its answer is not to be cached.
+            use: How the call uses the cache.
+            fresh: Asks the model; what it costs should be in the answer already.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            The answer, which belongs to the caller. One that was not asked for by this call has
+            `.cached`, its cost as `.saved_cost`, a `.cost` of 0 and no attempts.
+
+        Raises:
+            CallInterrupted: The Scope ended while another call's answer was awaited.
+            BaseException: What `fresh` raised, also in another call, if the error lies in the
+                request itself.
+        """
+        if key is None or use.mode == "off":
+            return fresh()
+        allowance = allowance or Allowance()
+        if use.mode == "refresh":
+            reply = fresh()
+            self.keep(key, reply, use, allowance)
+            return reply
+        hit = self.near(key)
+        if hit is not None:
+            return hit
+        mine: list[Completion] = []
+
+        def ask() -> Answered:
+            reply = fresh()
+            mine.append(reply)
+            return Answered(read_value(self._keep(key, reply, use, allowance)), None)
+
+        facts, level = answer_once(self.store, self._flights, key, read_value, ask, allowance)
+        if mine:
+            return mine[-1]
+        return fresh() if facts is None else hit_of(facts, level or "memory")
+
+    def keep(
+        self,
+        key: str | None,
+        reply: Completion,
+        use: CacheUse,
+        allowance: Allowance | None = None,
+    ) -> bool:
+        """Keeps an answer, if it is one to be kept.
+
+        Args:
+            key: The request's key; None keeps nothing.
+            reply: The answer.
+            use: For how long.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            Whether it is kept.
+        """
+        if key is None or use.mode == "off" or not may_be_kept(reply):
+            return False
+        value = to_value(reply)
+        return value is not None and self._write(key, value, use, allowance)
+
+    def _keep(self, key: str, reply: Completion, use: CacheUse, allowance: Allowance) -> Any:
+        """Keeps an answer if it is one to be kept, and returns its value for those who wait."""
+        value = to_value(reply)
+        if value is not None and may_be_kept(reply):
+            self._write(key, value, use, allowance)
+        elif self.store.shared and not use.stale_ttl:  # there, an expired answer may still be used
+            self.store.write(key, UNKEPT, ttl=_UNKEPT_TTL, allowance=allowance)
+        return value
+
+    def _write(self, key: str, value: Any, use: CacheUse, allowance: Allowance | None) -> bool:
+        return self.store.write(
+            key, value, ttl=use.ttl, stale_ttl=use.stale_ttl, allowance=allowance
+        )
+
+
+def may_be_kept(reply: Completion) -> bool:
+    """Whether an answer is one to be given again: whole, not empty, not filtered, not a hit.
+
+    One that calls tools is not: it is a turn of a conversation, and its calls are to be made once.
+    """
+    return (
+        reply.finish_reason == "stop"
+        and bool(reply.text)
+        and not reply.tool_calls
+        and reply.cached is None
+    )
+
+
+# A replayed answer comes in at most so many chunks, none of them shorter than so many characters.
+_CHUNKS = 8
+_SHORTEST = 80
+
+
+def replay(reply: Completion) -> ChunkSource:
+    """Hands an answer out as a stream.
+
+    Args:
+        reply: The answer.
+
+    Yields:
+        Its text, in a few chunks.
+
+    Returns:
+        The answer.
+    """
+    step = max(_SHORTEST, -(-len(reply.text) // _CHUNKS))
+    for begin in range(0, len(reply.text), step):
+        yield Chunk(reply.text[begin : begin + step])
+    return reply
