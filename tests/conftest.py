@@ -8,6 +8,7 @@ import pytest
 
 import llmkit.settings
 from llmkit.breaker import reset_breakers
+from llmkit.cache import close_caches
 from llmkit.performance import get_performance_tracker
 from llmkit.retry import reset_retry_budgets
 from llmkit.testing import ProviderServer
@@ -60,6 +61,8 @@ def clean_settings(
     # No `.env` of the checkout either.
     monkeypatch.chdir(tmp_path_factory.mktemp("cwd", numbered=True))
     monkeypatch.setattr(llmkit.settings, "_shared", {})
+    # A test that asks twice means it; those of the cache turn it on.
+    monkeypatch.setenv("LLMKIT_CACHE_ENABLED", "no")
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +71,7 @@ def fresh_figures() -> None:
     get_performance_tracker().reset()
     reset_retry_budgets()
     reset_breakers()
+    close_caches()
 
 
 @pytest.fixture

@@ -71,7 +71,8 @@ def get_adapter(
         api_base: The provider's address; None takes it from the settings, or the vendor's own.
         timeout: Seconds for a whole call; None takes REQUEST_TIMEOUT.
         max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
-        cache_enabled: Kept for the documented signature: this version caches nothing.
+        cache_enabled: Whether calls that don't say `use_cache` use the cache; None: they do, unless
+            the settings turn it off.
         max_tokens: The longest answer, where a call does not say.
         temperature: Likewise.
         top_p: Likewise.

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from llmkit.adapters.call_reader import CallReader
 from llmkit.budget import Budget
+from llmkit.cache import LLMCache
 from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
 from llmkit.models import ModelInfo, get_model_info
 from llmkit.performance import Observer
@@ -45,7 +46,8 @@ class BaseLLMAdapter(CallReader, ABC):
         api_base: The provider's address; None takes it from the settings, or the vendor's own.
         timeout: Seconds for a whole call; None takes REQUEST_TIMEOUT.
         max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
-        cache_enabled: Kept for the documented signature: this version caches nothing.
+        cache_enabled: Whether calls that don't say `use_cache` use the cache, where the settings
+            don't turn it off.
         max_tokens: The longest answer, where a call does not say; None leaves it to the vendor.
         temperature: Likewise.
         top_p: Likewise.
@@ -88,6 +90,9 @@ class BaseLLMAdapter(CallReader, ABC):
         self.initialized = False
         self.observers: Sequence[Observer] = ()
         self.budgets: Sequence[Budget] = ()
+        self.cache: LLMCache | str | bool | None = None  # the process's
+        self.cache_ttl: float | None = None
+        self.stale_ttl: float | None = None
         self._api_key = api_key
 
     def __repr__(self) -> str:
@@ -138,7 +143,7 @@ class BaseLLMAdapter(CallReader, ABC):
         top_p: float | None = None,
         stop_sequences: str | Iterable[str] | None = None,
         retry_on_failure: bool = True,
-        use_cache: bool | None = None,
+        use_cache: bool | str | None = None,
         **kwargs: Any,
     ) -> Completion:
         """Asks the model.
@@ -150,7 +155,8 @@ class BaseLLMAdapter(CallReader, ABC):
             top_p: 0 to 1; None takes the adapter's.
             stop_sequences: Texts that end the answer; None for none.
             retry_on_failure: Whether a failure is tried again.
-            use_cache: Kept for the documented signature: this version caches nothing.
+            use_cache: True, False, or "refresh" for a fresh answer that replaces the cached one;
+                None takes what the adapter and CACHE_ENABLED say.
             **kwargs: Anything else that `Client.complete` takes.
 
         Returns:
@@ -159,7 +165,12 @@ class BaseLLMAdapter(CallReader, ABC):
         Raises:
             LLMError: Whatever went wrong, by its class and code.
         """
-        given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        given = {
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "use_cache": use_cache,
+        }
         if stop_sequences is not None:
             kwargs["stop"] = stop_sequences
         if not retry_on_failure:

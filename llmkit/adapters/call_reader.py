@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmkit.budget import Budget
+from llmkit.cache import LLMCache, open_cache
+from llmkit.cache.replies import ReplyCache, read_cache_use, reply_cache
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions
 from llmkit.request import Prompt, Request, check_seconds
@@ -20,6 +22,9 @@ _OPTION_NAMES = (
     "timeout",
     "attempt_timeout",
     "max_retries",
+    "use_cache",
+    "cache_ttl",
+    "stale_ttl",
 )
 _STREAM_OPTION_NAMES = ("first_chunk_timeout", "idle_timeout")
 _REQUEST_NAMES = (
@@ -47,6 +52,10 @@ class CallReader:
     max_retries: int | None
     observers: Sequence[Observer]
     budgets: Sequence[Budget]
+    cache: LLMCache | str | bool | None
+    cache_enabled: bool
+    cache_ttl: float | None
+    stale_ttl: float | None
 
     def read_call(
         self, prompt: Prompt, keywords: Mapping[str, Any], streamed: bool = False
@@ -83,6 +92,9 @@ class CallReader:
         first_chunk_timeout: float | None = None,
         idle_timeout: float | None = None,
         max_retries: int | None = None,
+        use_cache: object = None,
+        cache_ttl: float | None = None,
+        stale_ttl: float | None = None,
         **_: Any,
     ) -> CallOptions:
         """Checks how a call is to be made, and fills in the adapter's and the settings' defaults.
@@ -94,6 +106,9 @@ class CallReader:
             first_chunk_timeout: Seconds until a stream's first chunk.
             idle_timeout: Seconds between a stream's chunks.
             max_retries: Tries after the first.
+            use_cache: True, False or "refresh"; None does what the adapter and the settings say.
+            cache_ttl: Seconds for which a fresh answer is kept.
+            stale_ttl: Seconds for which it may be used after that, when every model fails.
             **_: What is asked, rather than how, is not looked at.
 
         Returns:
@@ -109,6 +124,14 @@ class CallReader:
             retries = self.max_retries
         if retries is None:
             retries = self.settings.llm_retry_max_attempts
+        if use_cache is None:
+            enabled = self.settings.cache_enabled or self.cache not in (None, False)
+            use_cache = enabled and self.cache_enabled and self.cache is not False
+        use = read_cache_use(
+            use_cache,
+            self.cache_ttl if cache_ttl is None else cache_ttl,
+            self.stale_ttl if stale_ttl is None else stale_ttl,
+        )
         return CallOptions(
             timeout=total if streamed else total or usual,
             attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
@@ -117,4 +140,10 @@ class CallReader:
             retry=RetryPolicy(max_retries=retries, budget=retry_budget(self.provider)),
             observers=self.observers,
             budgets=self.budgets,
+            cache=None if use.mode == "off" else self._reply_cache(),
+            cache_use=use,
         )
+
+    def _reply_cache(self) -> ReplyCache | None:
+        store = open_cache(self.cache or None, self.settings)
+        return None if store is None else reply_cache(store, self.settings.cache_namespace)

@@ -19,7 +19,14 @@ from llmkit.settings import get_settings
 from llmkit.streams import ChunkSource
 from llmkit.types import Chunk, Completion
 
-__all__ = ["CacheUse", "ReplyCache", "may_be_kept", "read_cache_use", "replay"]
+__all__ = [
+    "CacheUse",
+    "ReplyCache",
+    "may_be_kept",
+    "read_cache_use",
+    "replay",
+    "reply_cache",
+]
 
 Mode = Literal["use", "refresh", "off"]
 
@@ -234,6 +241,17 @@ class ReplyCache:
         return self.store.write(
             key, value, ttl=use.ttl, stale_ttl=use.stale_ttl, allowance=allowance
         )
+
+
+def reply_cache(store: LLMCache, namespace: str) -> ReplyCache:
+    """Returns the answers that all callers of a store share, so that they share flights, too.
+
+    Args:
+        store: The store.
+        namespace: What sets this application's keys apart.
+    """
+    caches: dict[str, ReplyCache] = vars(store).setdefault("_reply_caches", {})
+    return caches.get(namespace) or caches.setdefault(namespace, ReplyCache(store, namespace))
 
 
 def may_be_kept(reply: Completion) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from llmkit.client.asking import Asking
 from llmkit.client.middleware import Middleware
@@ -22,6 +22,7 @@ from llmkit.types import Completion
 if TYPE_CHECKING:
     from llmkit.adapters import BaseLLMAdapter
     from llmkit.budget import Budget
+    from llmkit.cache import LLMCache
     from llmkit.fallback import FallbackOn
     from llmkit.streams import Stream
     from llmkit.tokenizer import TokenCount
@@ -52,6 +53,12 @@ class Client(Racing):
             outermost. Each returns what `call_next(request)` gives it (a `Completion`, or a
             `Stream`), or its own `Completion`; it may change the request by `dataclasses.replace`.
         observers: Functions that are given the `CallRecord` of each call that ends.
+        cache: Where answers are kept, for equal questions: an `LLMCache`, a URL (`redis://…`,
+            `sqlite:///…`) of what stands behind memory, or False for nowhere; None takes the
+            process's own, see `llmkit.cache.get_cache`, unless CACHE_ENABLED is off.
+        cache_ttl: Seconds that an answer is kept; None takes CACHE_TTL.
+        stale_ttl: Seconds that it is kept after that, to be given, as `reply.cached == "stale"`,
+            when every model fails; None for none.
         budget: What pays for every call of this Client: a `Budget`, or an amount in USD; None sets
             no limit.
         settings: None takes the process's settings. CONNECT_TIMEOUT and the pools' sizes are always
@@ -71,6 +78,9 @@ class Client(Racing):
         fallback_on: FallbackOn = None,
         middleware: Sequence[Middleware] = (),
         observers: Sequence[Observer] = (),
+        cache: LLMCache | str | bool | None = None,
+        cache_ttl: float | None = None,
+        stale_ttl: float | None = None,
         budget: Budget | Decimal | float | str | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -84,6 +94,9 @@ class Client(Racing):
             middleware=middleware,
             observers=observers,
             budgets=() if budget is None else (_as_budget(budget),),
+            cache=cache,
+            cache_ttl=check_seconds("cache_ttl", cache_ttl),
+            stale_ttl=check_seconds("stale_ttl", stale_ttl),
             settings=settings,
         )
 
@@ -117,6 +130,9 @@ class Client(Racing):
         attempt_timeout: float | None = None,
         fallbacks: Sequence[str | BaseLLMAdapter] | None = None,
         max_retries: int | None = None,
+        use_cache: bool | Literal["refresh"] | None = None,
+        cache_ttl: float | None = None,
+        stale_ttl: float | None = None,
         on_unsupported: OnUnsupported = "warn",
         metadata: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -142,6 +158,11 @@ class Client(Racing):
                 what is left while others wait.
             fallbacks: The models to ask when this one fails; None takes the Client's.
             max_retries: Tries after the first, of each model; None takes the Client's.
+            use_cache: True, False, or "refresh" for a fresh answer that replaces the cached one;
+                None takes the Client's.
+            cache_ttl: Seconds that the answer is kept; None takes the Client's.
+            stale_ttl: Seconds that it is kept after that, for when every model fails; None takes
+                the Client's.
             on_unsupported: What happens with a parameter that the registry says the model refuses:
                 "warn" leaves it out and says so in `reply.warnings`, "drop" is silent, "error"
                 raises.
@@ -168,6 +189,9 @@ class Client(Racing):
             "timeout": timeout,
             "attempt_timeout": attempt_timeout,
             "max_retries": max_retries,
+            "use_cache": use_cache,
+            "cache_ttl": cache_ttl,
+            "stale_ttl": stale_ttl,
             "on_unsupported": on_unsupported,
             "metadata": metadata,
             "extra_body": extra_body,
@@ -194,6 +218,9 @@ class Client(Racing):
         idle_timeout: float | None = None,
         fallbacks: Sequence[str | BaseLLMAdapter] | None = None,
         max_retries: int | None = None,
+        use_cache: bool | Literal["refresh"] | None = None,
+        cache_ttl: float | None = None,
+        stale_ttl: float | None = None,
         on_unsupported: OnUnsupported = "warn",
         metadata: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -230,6 +257,9 @@ class Client(Racing):
             idle_timeout: Seconds between two chunks; None takes the Client's `timeout`.
             fallbacks: See `complete`; they are asked until a first chunk has arrived.
             max_retries: See `complete`.
+            use_cache: See `complete`; a cached answer comes as a stream, too.
+            cache_ttl: See `complete`.
+            stale_ttl: See `complete`.
             on_unsupported: See `complete`.
             metadata: See `complete`.
             extra_body: See `complete`.
@@ -255,6 +285,9 @@ class Client(Racing):
             "first_chunk_timeout": first_chunk_timeout,
             "idle_timeout": idle_timeout,
             "max_retries": max_retries,
+            "use_cache": use_cache,
+            "cache_ttl": cache_ttl,
+            "stale_ttl": stale_ttl,
             "on_unsupported": on_unsupported,
             "metadata": metadata,
             "extra_body": extra_body,

@@ -17,6 +17,7 @@ from llmkit.types import Completion
 if TYPE_CHECKING:
     from llmkit.adapters import BaseLLMAdapter
     from llmkit.budget import Budget
+    from llmkit.cache import LLMCache
     from llmkit.fallback import FallbackOn
     from llmkit.parallel import HedgeAfter
     from llmkit.pipeline import Target
@@ -39,6 +40,9 @@ class Asking:
         middleware: Functions around every call.
         observers: Who is told of every call.
         budgets: What pays for it.
+        cache: Where answers are kept.
+        cache_ttl: Seconds for which.
+        stale_ttl: Seconds for which they may be used after that.
         settings: None takes the process's, as they are at each call.
     """
 
@@ -53,6 +57,9 @@ class Asking:
         middleware: Sequence[Middleware],
         observers: Sequence[Observer],
         budgets: Sequence[Budget],
+        cache: LLMCache | str | bool | None,
+        cache_ttl: float | None,
+        stale_ttl: float | None,
         settings: Settings | None,
     ) -> None:
         self._model = model
@@ -63,6 +70,9 @@ class Asking:
         self._middleware = check_middleware(middleware)
         self._observers = tuple(observers)
         self._budgets = tuple(budgets)
+        self._cache = cache
+        self._cache_ttl = cache_ttl
+        self._stale_ttl = stale_ttl
         self._settings = settings
         self._adapters: dict[str, BaseLLMAdapter] = {}
         self._closed = False
@@ -159,6 +169,9 @@ class Asking:
             )
             adapter.observers = self._observers
             adapter.budgets = self._budgets
+            adapter.cache = self._cache
+            adapter.cache_ttl = self._cache_ttl
+            adapter.stale_ttl = self._stale_ttl
         return adapter
 
     def close(self) -> None:

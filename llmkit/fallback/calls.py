@@ -79,7 +79,6 @@ class _Chain:
         self.call = LogicalCall(first, options, request.metadata)
         self._targets = targets
         self._request = request
-        self._streamed = streamed
         self._parts = {0: first}
 
     def run(
@@ -102,8 +101,7 @@ class _Chain:
 
     def _part(self, at: int) -> ModelCall:
         if at not in self._parts:
-            meant_for = self._targets[0].adapter
-            model_call = stand_in(self._request, meant_for, self._targets[at], self._streamed)
+            model_call = stand_in(self._parts[0], self._request, self._targets[at])
             self._parts[at] = model_call
             self.call.asked.append(model_call)
         return self._parts[at]

@@ -9,7 +9,7 @@ from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
 from llmkit.parallel.racing import Racer, race
 from llmkit.performance import get_performance_tracker
-from llmkit.pipeline import Begun, LogicalCall, ModelCall, Target, stand_in
+from llmkit.pipeline import Begun, LogicalCall, ModelCall, Target, begin_replay, stand_in
 from llmkit.request import Request, check_seconds
 from llmkit.streams import Stream
 from llmkit.types import Completion
@@ -48,9 +48,13 @@ def complete_in_race(
     parts, call, head_starts = _line_up(targets, request, hedge_after, streamed=False)
 
     def step() -> tuple[ModelCall, Completion]:
-        racers = _racers(call, parts, head_starts, ModelCall.answer)
-        at, reply = race(racers, lambda reply: reply.finish_reason != "content_filter")
-        reply.warnings += _losers(call, parts[at])
+        at, reply = _find_cached(parts) or race(
+            _racers(call, parts, head_starts, ModelCall.fresh),
+            lambda reply: reply.finish_reason != "content_filter",
+        )
+        if reply.cached is None:
+            parts[at].keep(reply)
+            reply.warnings += _losers(call, parts[at])
         if on_answer is not None:
             on_answer(at)
         return parts[at], reply
@@ -81,7 +85,10 @@ def stream_in_race(
         begun.scope.close_held()
 
     def step() -> tuple[ModelCall, Begun]:
-        racers = _racers(call, parts, head_starts, lambda part: part.begin(call.scope))
+        cached = _find_cached(parts)
+        if cached is not None:
+            return parts[cached[0]], begin_replay(cached[1], call.scope)
+        racers = _racers(call, parts, head_starts, lambda part: part.begin_fresh(call.scope))
         at, begun = race(racers, lambda begun: True, discard)
         parts[at].warnings += _losers(call, parts[at])
         return parts[at], begun
@@ -95,8 +102,17 @@ def _line_up(
     options, first = targets[0].options, targets[0].adapter
     head_starts = [_head_start(hedge_after, target.adapter.model) for target in targets]
     parts = [ModelCall(first, request, options, streamed=streamed)]
-    parts += [stand_in(request, first, target, streamed) for target in targets[1:]]
+    parts += [stand_in(parts[0], request, target) for target in targets[1:]]
     return parts, LogicalCall(parts[0], options, request.metadata), head_starts
+
+
+def _find_cached(parts: Sequence[ModelCall]) -> tuple[int, Completion] | None:
+    """Looks once for each model's answer, before any is asked."""
+    for at, part in enumerate(parts):
+        hit = part.cached()
+        if hit is not None:
+            return at, hit
+    return None
 
 
 def _racers(
@@ -134,7 +150,7 @@ def _losers(call: LogicalCall, winner: ModelCall) -> tuple[str, ...]:
     cut = [
         part.adapter.model
         for part in call.asked
-        if part is not winner and len(part.attempts_if_cut()) > len(part.attempts)
+        if part is not winner and len(part.attempts_if_cut) > len(part.attempts)
     ]
     if not cut:
         return ()

@@ -12,7 +12,7 @@ A stream takes the same way up to its first chunk; afterwards it can only break.
 from __future__ import annotations
 
 from llmkit.pipeline.logical_call import LogicalCall
-from llmkit.pipeline.model_call import Begun, ModelCall, read_answer, stand_in
+from llmkit.pipeline.model_call import Begun, ModelCall, begin_replay, read_answer, stand_in
 from llmkit.pipeline.options import Adapter, CallOptions, Target
 from llmkit.request import Request
 from llmkit.streams import Stream
@@ -25,6 +25,7 @@ __all__ = [
     "LogicalCall",
     "ModelCall",
     "Target",
+    "begin_replay",
     "complete",
     "open_stream",
     "read_answer",
@@ -48,6 +49,9 @@ def complete(adapter: Adapter, request: Request, options: CallOptions) -> Comple
     """
     only = ModelCall(adapter, request, options)
     call = LogicalCall(only, options, request.metadata)
+    hit = only.cached_near()
+    if hit is not None:
+        return call.take(hit)
     return call.complete(lambda: (only, only.answer()))
 
 

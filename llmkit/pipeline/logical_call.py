@@ -8,15 +8,26 @@ from contextlib import contextmanager
 from typing import Any
 
 from llmkit.content_policy import is_violation
-from llmkit.errors import AllModelsFailedError, Attempt, LLMError
+from llmkit.errors import RETRYABLE_CODES, AllModelsFailedError, Attempt, ErrorCode, LLMError
+from llmkit.log import get_logger
 from llmkit.performance import get_performance_tracker, notify
-from llmkit.pipeline.model_call import Begun, ModelCall, code_of
+from llmkit.pipeline.model_call import Begun, ModelCall, begin_replay
 from llmkit.pipeline.options import CallOptions
+from llmkit.pipeline.tries import code_of
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.streams import Stream
 from llmkit.types import CallRecord, Completion, Fallback, Usage
 
 __all__ = ["LogicalCall"]
+
+# With these, besides the codes that are worth a second try, an expired answer is better than none.
+_OUTAGES = frozenset(
+    {
+        ErrorCode.LLM_ALL_MODELS_FAILED,
+        ErrorCode.LLM_CIRCUIT_OPEN,
+        ErrorCode.LLM_QUOTA_EXCEEDED,
+    }
+)
 
 
 class LogicalCall:
@@ -54,14 +65,19 @@ class LogicalCall:
         self._started_at = time.time()
         self._began = time.perf_counter()
         self._first_chunk: float | None = None
-        self.scope = Scope(options.timeout)
+        self.scope: Scope
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every HTTP request that was made, of whatever model; of a racer that lost, as cut."""
         if len(self.asked) == 1:
             return self.asked[0].attempts
-        return tuple(attempt for each in self.asked for attempt in each.attempts_if_cut())
+        return tuple(attempt for each in self.asked for attempt in each.attempts_if_cut)
+
+    def take(self, hit: Completion) -> Completion:
+        """Ends the call with an answer that was found at once: there is nothing to wait for."""
+        self._finish(hit, self.asked[0])
+        return hit
 
     def complete(self, step: Callable[[], tuple[ModelCall, Completion]]) -> Completion:
         """Runs what gets the answer.
@@ -75,8 +91,13 @@ class LogicalCall:
         Raises:
             LLMError: There is none; `attempts` lists what was tried.
         """
-        with self._recorded(), self.scope.entered():
-            answering, reply = step()
+        self.scope = Scope(self._options.timeout)
+        with self._recorded():
+            try:
+                with self.scope.entered():
+                    answering, reply = step()
+            except LLMError as error:
+                answering, reply = self._stale_instead(error)
         self._finish(reply, answering)
         return reply
 
@@ -92,9 +113,15 @@ class LogicalCall:
         Raises:
             LLMError: There was no first chunk.
         """
+        self.scope = Scope(self._options.timeout)
         until_first = Scope(self._options.first_chunk_timeout, parent=self.scope)
-        with self._recorded(), self.scope.entered(), until_first.entered():
-            answering, begun = step()
+        with self._recorded():
+            try:
+                with self.scope.entered(), until_first.entered():
+                    answering, begun = step()
+            except LLMError as error:
+                answering, reply = self._stale_instead(error)
+                begun = begin_replay(reply, self.scope)
         self._first_chunk = time.perf_counter() - self._began
 
         def end(outcome: Completion | LLMError) -> None:
@@ -110,6 +137,16 @@ class LogicalCall:
             describe=lambda error: self._describe(error, answering),
             on_end=end,
         )
+
+    def _stale_instead(self, error: LLMError) -> tuple[ModelCall, Completion]:
+        """Finds an expired answer to give instead of an error that is not the request's own."""
+        if error.code in RETRYABLE_CODES or error.code in _OUTAGES:
+            for part in self.asked:
+                stale = part.cached_stale()
+                if stale is not None:
+                    get_logger("cache").warning("an expired answer is given, because: %s", error)
+                    return part, stale
+        raise error
 
     @contextmanager
     def _recorded(self) -> Iterator[None]:

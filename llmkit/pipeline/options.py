@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llmkit.budget import Budget
+from llmkit.cache.replies import CacheUse, ReplyCache
 from llmkit.models import ModelInfo
 from llmkit.performance import Observer
 from llmkit.request import Request
@@ -14,6 +15,8 @@ from llmkit.retry import RetryPolicy
 from llmkit.settings import Settings
 from llmkit.streams import ChunkSource, Stream
 from llmkit.types import Completion
+
+_USUAL_USE = CacheUse()
 
 __all__ = ["Adapter", "CallOptions", "Target"]
 
@@ -77,6 +80,8 @@ class CallOptions:
         retry: When to try again.
         observers: Who is told about the call, besides the process's tracker.
         budgets: What pays for the call, besides the budgets of the blocks around it.
+        cache: Where answers are kept; None for nowhere.
+        cache_use: How.
         tracked: Whether the process's tracker is told about the call.
     """
 
@@ -87,6 +92,8 @@ class CallOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     observers: Sequence[Observer] = ()
     budgets: Sequence[Budget] = ()
+    cache: ReplyCache | None = None
+    cache_use: CacheUse = _USUAL_USE
     tracked: bool = True
 
 

@@ -34,6 +34,7 @@ KNOWN_KEYWORDS = (
     "cache_prompt",
     "use_cache",
     "cache_ttl",
+    "stale_ttl",
     "on_unsupported",
     "metadata",
     "extra_body",
@@ -49,8 +50,6 @@ _NOT_YET = frozenset(
         "tool_choice",
         "response_model",
         "cache_prompt",
-        "use_cache",
-        "cache_ttl",
     }
 )
 _MISPLACED = {

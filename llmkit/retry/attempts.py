@@ -86,7 +86,7 @@ def _retrying(
             return True
         error = None if state.outcome is None else state.outcome.exception()
         obstacle = _obstacle(policy, error, state.upcoming_sleep)
-        if obstacle is not None:
+        if obstacle:
             _explain(error, obstacle)
         return obstacle is not None
 
@@ -101,9 +101,11 @@ def _retrying(
 
 
 def _obstacle(policy: RetryPolicy, error: BaseException | None, pause: float) -> str | None:
-    """Says what stands in the way of another try; None when nothing does."""
+    """Says what stands in the way of another try; None when nothing does, "" when all is said."""
     scope = current_scope()
     left = None if scope is None else scope.remaining()
+    if left == 0.0:
+        return ""
     if left is not None and pause >= left:
         asked = asked_pause(error) is not None
         wish = "the vendor asks to wait" if asked else "the next try would come in"

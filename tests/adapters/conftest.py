@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import llmkit.adapters.call_reader
-import llmkit.pipeline.model_call
+import llmkit.pipeline.tries
 from llmkit.breaker import CircuitBreaker
 from llmkit.retry import RetryPolicy
 from llmkit.testing import ProviderServer
@@ -42,4 +42,4 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def closed_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
     """However often a test's provider fails, it is asked again."""
     patient = CircuitBreaker(min_calls=1_000_000_000)
-    monkeypatch.setattr(llmkit.pipeline.model_call, "breaker_for", lambda *_: patient)
+    monkeypatch.setattr(llmkit.pipeline.tries, "breaker_for", lambda *_: patient)

@@ -1,0 +1,209 @@
+"""The tries of one model in a call: each is guarded, budgeted, timed and noted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TypeVar
+
+from llmkit.breaker import Permit, breaker_for
+from llmkit.budget import Held, active_budgets, hold
+from llmkit.errors import Attempt, ErrorCode, LLMError
+from llmkit.models import ModelInfo
+from llmkit.pipeline.options import Adapter, CallOptions
+from llmkit.request import Request
+from llmkit.retry import call_with_retries
+from llmkit.scope import CallInterrupted, Scope
+from llmkit.types import Completion
+
+__all__ = ["Tries", "code_of"]
+
+T = TypeVar("T")
+
+# Seconds that a try must have lasted for its time-out to say something of the model rather than of
+# its caller's haste.
+PATIENCE = 1.0
+
+
+class Tries:
+    """Makes one HTTP request after the other, as often as the retries allow.
+
+    Args:
+        adapter: Whom to ask.
+        info: What is known of the model.
+        request: What to ask.
+        options: How.
+        streamed: Whether the answer arrives in pieces.
+
+    Attributes:
+        request: What is sent; a budget may have set its `max_tokens`.
+        held: What the last try holds of its budgets; None without any.
+        failure: The last error of a try; None before.
+    """
+
+    __slots__ = (
+        "_adapter",
+        "_asked",
+        "_budgets",
+        "_history",
+        "_info",
+        "_options",
+        "_streamed",
+        "failure",
+        "held",
+        "request",
+    )
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        info: ModelInfo,
+        request: Request,
+        options: CallOptions,
+        streamed: bool,
+    ) -> None:
+        self.request = self._asked = request
+        self.held: Held | None = None
+        self.failure: LLMError | None = None
+        self._adapter = adapter
+        self._info = info
+        self._options = options
+        self._streamed = streamed
+        self._budgets = active_budgets(options.budgets)
+        # The tries so far, and when the one under way began with what wait before it. One
+        # attribute, so that another thread never sees half of a change.
+        self._history: tuple[tuple[Attempt, ...], tuple[float, float] | None] = ((), None)
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every try that has ended."""
+        return self._history[0]
+
+    def attempts_if_cut(self) -> tuple[Attempt, ...]:
+        """Every try, one that is under way as cancelled: a racer that has lost."""
+        attempts, current = self._history
+        if current is None:
+            return attempts
+        since, wait = current
+        return (*attempts, self._attempted(since, wait, code=ErrorCode.LLM_CANCELLED))
+
+    def amend_last(self, outcome: Completion | LLMError) -> None:
+        """Adds to the last Attempt, which began a stream, what is known only at its end."""
+        attempts, _ = self._history
+        if attempts and attempts[-1].code is None:
+            last = replace(
+                attempts[-1],
+                code=outcome.code if isinstance(outcome, LLMError) else None,
+                status=outcome.status if isinstance(outcome, LLMError) else None,
+                request_id=outcome.request_id,
+            )
+            self._history = ((*attempts[:-1], last), None)
+
+    def run(self, step: Callable[[], T], forced: bool) -> T:
+        """Runs a step, with retries; what a first call needs is got ready inside the Scope, too.
+
+        Args:
+            step: Makes one HTTP request, of `request`.
+            forced: Whether it is made although the model's circuit is open.
+
+        Returns:
+            What the step returned.
+
+        Raises:
+            LLMError: The last try's error.
+            CallInterrupted: The Scope ended outside of a try.
+        """
+        try:
+            self._adapter.ensure_initialized()
+            return call_with_retries(
+                lambda wait: self._guarded(step, wait, forced), self._options.retry
+            )
+        except LLMError as error:  # which may become one of several causes
+            error.provider = error.provider or self._adapter.provider
+            error.model = error.model or self._adapter.model
+            error.attempts = self.attempts
+            raise
+
+    def _guarded(self, step: Callable[[], T], wait: float, forced: bool) -> T:
+        """Makes one try, if the model's circuit is closed; an open one is not tried again."""
+        adapter = self._adapter
+        breaker = breaker_for(adapter.provider, adapter.model, adapter.address)
+        permit = breaker.enter(force=forced)
+        try:
+            return self._budgeted(step, wait, permit)
+        finally:
+            permit.dropped()  # counts only when nothing was sent: no word came before this one
+
+    def _budgeted(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
+        """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
+        if not self._budgets:
+            return self._attempt(step, wait, permit)
+        # A try before this one may have been sent with a smaller `max_tokens`.
+        self.held = hold(self._asked, self._info, self._budgets, streamed=self._streamed)
+        self.request = self.held.request
+        with self.held:
+            return self._attempt(step, wait, permit)
+
+    def _attempt(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
+        """Makes one try and notes it."""
+        began = time.perf_counter()
+        self._history = (self._history[0], (began, wait))
+        code: ErrorCode | None = None
+        status: int | None = None
+        request_id: str | None = None
+        timeout = self._options.attempt_timeout
+        try:
+            if timeout is None:
+                result = step()
+            else:
+                with Scope(timeout).entered():
+                    result = step()
+            request_id = getattr(result, "request_id", None)
+            permit.succeeded()
+            return result
+        except CallInterrupted as interruption:
+            code = interruption.code
+            if code is not ErrorCode.LLM_TIMEOUT or time.perf_counter() - began >= PATIENCE:
+                permit.ended(code)
+            raise interruption.to_error() from None
+        except LLMError as error:
+            code, status, request_id = error.code, error.status, error.request_id
+            self.failure = error
+            permit.ended(code)
+            raise
+        except BaseException as error:  # passed on as it is; only the Attempt needs some code
+            code = code_of(error)
+            raise
+        finally:
+            attempts = self._history[0]
+            if code is not ErrorCode.CONFIGURATION_ERROR:  # with which nothing was sent
+                attempts = (*attempts, self._attempted(began, wait, code, status, request_id))
+            self._history = (attempts, None)
+
+    def _attempted(
+        self,
+        began: float,
+        wait: float,
+        code: ErrorCode | None,
+        status: int | None = None,
+        request_id: str | None = None,
+    ) -> Attempt:
+        return Attempt(
+            model=self._adapter.model,
+            provider=self._adapter.provider,
+            code=code,
+            status=status,
+            wait=wait,
+            duration=time.perf_counter() - began,
+            request_id=request_id,
+        )
+
+
+def code_of(error: BaseException) -> ErrorCode:
+    """Returns the code that comes nearest to an exception which is not an `LLMError`."""
+    if isinstance(error, TimeoutError):
+        return ErrorCode.LLM_TIMEOUT
+    if isinstance(error, ConnectionError):
+        return ErrorCode.LLM_CONNECTION_ERROR
+    return ErrorCode.LLM_PROVIDER_ERROR if isinstance(error, Exception) else ErrorCode.LLM_CANCELLED
