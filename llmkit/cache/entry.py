@@ -25,10 +25,10 @@ __all__ = [
 # The version of everything below. Entries of another one are misses; their keys differ, too.
 FORMAT = 1
 
-# Bytes above which a value is compressed, and those that a compressed one may have at most when it
-# is unpacked: nobody's memory is to be filled by a few foreign kilobytes.
+# Bytes above which a value is compressed, and those that one may have at most outside this process:
+# nobody's memory is to be filled by a few foreign kilobytes.
 COMPRESSED_ABOVE = 1024
-LARGEST = 256 * 2**20
+LARGEST = 32 * 2**20
 
 # Above, a level saves little and costs much: 4 kB of prose take 50 µs here, 150 µs at level 6.
 _LEVEL = 1
@@ -101,8 +101,14 @@ def from_utf8(data: bytes) -> str:
 
 
 def squeeze(text: str) -> tuple[bytes, bool]:
-    """Returns a text's bytes, compressed if that is worth it, and whether they are."""
+    """Returns a text's bytes, compressed if that is worth it, and whether they are.
+
+    Raises:
+        ValueError: There are too many.
+    """
     data = to_utf8(text)
+    if len(data) > LARGEST:
+        raise ValueError("too large")
     if len(data) <= COMPRESSED_ABOVE:
         return data, False
     small = zlib.compress(data, _LEVEL)
@@ -123,7 +129,11 @@ def stretch(data: bytes, compressed: bool) -> str:
 
 
 def pack(entry: Entry) -> bytes:
-    """Returns an entry as one piece of data: a line of JSON with its times, then the value."""
+    """Returns an entry as one piece of data: a line of JSON with its times, then the value.
+
+    Raises:
+        ValueError: It is too large.
+    """
     data, compressed = squeeze(entry.text)
     head = f"[{FORMAT},{entry.expires_at!r},{entry.kept_until!r},{int(compressed)}]\n"
     return head.encode() + data

@@ -33,6 +33,8 @@ UNKEPT: Final = "llmkit: answered, and not kept"
 side by side instead of one after the other."""
 
 
+_DOING = "waiting for another process's answer to the same question"
+
 # Seconds that giving back a lock may take: it is free after its life in any case.
 _TO_RELEASE = 0.05
 
@@ -47,6 +49,8 @@ class LeasePolicy:
         first_pause: Seconds before the first look for the other's value; each further pause is
             half as long again.
         longest_pause: Seconds that a pause lasts at most.
+        lock_every: Seconds between two tries to get the lock: a look is a read, which holds nobody
+            up, while a lock is a write, and SQLite has one writer at a time.
         least_share: The part of its time that a call keeps for asking by itself.
         rng: Gives numbers from 0 to 1.
     """
@@ -55,6 +59,7 @@ class LeasePolicy:
     renew_every: float = 0.7
     first_pause: float = 0.02
     longest_pause: float = 0.2
+    lock_every: float = 0.3
     least_share: float = 1 / 3
     rng: Callable[[], float] = random.random
 
@@ -155,16 +160,21 @@ def ask_once(
         return ask()
     policy = policy or LeasePolicy()
     token = os.urandom(12).hex()
-    pause = policy.first_pause
+    pause, since_lock = policy.first_pause, policy.lock_every
     while True:
-        lock = cache.acquire(key, token, policy.ttl, allowance)
-        if lock == "granted":
-            with _held(cache, key, token, allowance, policy):
-                found = look(allowance)  # written between our last look and the lock
-                return ask() if found is None else found
-        if lock == "unavailable" or not policy.worth_waiting():
+        if since_lock >= policy.lock_every:
+            lock = cache.acquire(key, token, policy.ttl, allowance)
+            since_lock = 0.0
+            if lock == "granted":
+                with _held(cache, key, token, allowance, policy):
+                    found = look(allowance)  # written between our last look and the lock
+                    return ask() if found is None else found
+            if lock == "unavailable":
+                return ask()
+        if not policy.worth_waiting():
             return ask()
-        wait_in_scope(Flag(), "waiting for another process's answer to the same question", pause)
+        wait_in_scope(Flag(), _DOING, pause)
+        since_lock += pause
         pause = min(pause * (1.25 + 0.5 * policy.rng()), policy.longest_pause)
         allowance = Allowance()
         found = look(allowance)

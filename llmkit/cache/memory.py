@@ -109,7 +109,7 @@ class MemoryCache(LLMCache):
                 except ValueError:  # larger than all that may be kept
                     self._entries.pop(key, None)
                     return False
-                while len(self._entries) > self.max_entries:
+                if len(self._entries) > self.max_entries:
                     self._entries.popitem()
                 return key in self._entries
             except BaseException:  # an interrupt in between would leave it in disorder

@@ -95,7 +95,10 @@ class RedisCache(SharedCache):
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
         """Stores an entry; see `LLMCache.keep`."""
         life = math.ceil(1000 * (entry.kept_until - self.clock()))
-        data = pack(entry)
+        try:
+            data = pack(entry)
+        except ValueError:
+            return False
         if life <= 0 or len(data) > LARGEST:
             return False
         done = self._attempt(allowance, None, self._ask, key, "SET", data, "PX", life)

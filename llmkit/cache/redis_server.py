@@ -65,11 +65,11 @@ class Server:
         self.breaker.check()
         try:
             answer = self._ask(until, command, again)
+        except Refused:  # it answers
+            self.breaker.succeeded()
+            raise
         except StoreFailed as error:
             self.breaker.failed(error)
-            raise
-        except Refused:
-            self.breaker.succeeded()
             raise
         self.breaker.succeeded()
         return answer

@@ -78,7 +78,8 @@ class SQLiteCache(SharedCache):
         namespace: What sets these entries apart from those of others in the same file.
         max_entries: Values that the file holds, of all namespaces together. What would expire first
             goes first. It is looked after every 256 writes of a process.
-        max_bytes: Bytes that they may take in the file, looked after in the same way.
+        max_bytes: Bytes that they may take in the file, looked after in the same way. A value above
+            32 MB is not kept.
         ttl: Seconds that a value lives by default.
         clock: Seconds since the epoch.
         rng: Gives numbers from 0 to 1.
@@ -122,12 +123,15 @@ class SQLiteCache(SharedCache):
         expires, kept, squeezed, body = row
         try:
             return Entry(stretch(body, squeezed), float(expires), float(kept))
-        except (TypeError, ValueError):  # somebody else's row
+        except (AttributeError, TypeError, ValueError):  # somebody else's row, of other types
             return None
 
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
         """Stores an entry; see `LLMCache.keep`."""
-        body, squeezed = squeeze(entry.text)
+        try:
+            body, squeezed = squeeze(entry.text)
+        except ValueError:
+            return False
         if len(body) > self.max_bytes:
             return False
         values = (*self._at(key), entry.expires_at, entry.kept_until, int(squeezed), body)

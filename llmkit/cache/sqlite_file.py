@@ -51,6 +51,7 @@ class Database:
         self._changed = threading.Condition(threading.Lock())
         self._idle: collections.deque[Connection] = collections.deque()
         self._used = 0
+        self._forker: int | None = None
         _databases.add(self)
 
     @contextmanager
@@ -99,7 +100,7 @@ class Database:
 
     def _enter(self, until: float) -> None:
         with self._changed:
-            while self._used >= MAX_CONNECTIONS:
+            while self._forker or self._used >= MAX_CONNECTIONS:
                 left = until - time.monotonic()
                 if left <= 0.0:
                     raise StoreSkipped("all connections are busy")
@@ -174,13 +175,16 @@ class Database:
         until = time.monotonic() + _BEFORE_FORK
         if not self._changed.acquire(timeout=_BEFORE_FORK):
             return
+        self._forker = threading.get_ident()
         while self._used and time.monotonic() < until:
             self._changed.wait(until - time.monotonic())
         self.close()
 
     def after_fork(self) -> None:
         """Lets others go on, in the parent."""
-        with contextlib.suppress(RuntimeError):  # `before_fork` came too late for the lock
+        if self._forker == threading.get_ident():  # else the lock couldn't be had in time
+            self._forker = None
+            self._changed.notify_all()
             self._changed.release()
 
     def in_child(self) -> None:
@@ -189,6 +193,7 @@ class Database:
         _inherited.extend(self._idle)  # opened in the very last moment, if there are any
         self._idle.clear()
         self._used = 0
+        self._forker = None
 
 
 def _close(connection: Connection | None) -> None:

@@ -16,7 +16,7 @@ from llmkit.errors import ErrorCode, RateLimitError
 from llmkit.scope import CallInterrupted, Scope
 
 LONG = 20.0
-QUICK = LeasePolicy(ttl=0.6, renew_every=0.1, first_pause=0.005, longest_pause=0.01)
+QUICK = LeasePolicy(ttl=0.6, renew_every=0.1, first_pause=0.005, longest_pause=0.01, lock_every=0.01)
 
 
 class SharedMemory(MemoryCache):
@@ -155,7 +155,7 @@ def test_a_dead_leader_costs_no_more_than_its_locks_life(pool: ThreadPoolExecuto
 def test_a_leader_that_fails_leaves_the_lock_to_another(pool: ThreadPoolExecutor) -> None:
     """An error is the leader's own: it gives the lock back, and somebody else asks at once."""
     store = SharedMemory()
-    one, two = Process(store), Process(store, LeasePolicy(ttl=LONG, first_pause=0.005))
+    one, two = Process(store), Process(store, LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0))
     one.error, one.policy = RateLimitError("no"), two.policy
     leading = pool.submit(one)
     assert one.begun.wait(LONG)
@@ -262,7 +262,7 @@ def test_a_wait_for_another_process_can_be_cancelled(pool: ThreadPoolExecutor) -
 def test_processes_ask_side_by_side_for_what_is_not_kept(pool: ThreadPoolExecutor) -> None:
     """An answer that may not be cached doesn't make the others wait for each other's calls."""
     store = SharedMemory()
-    one, two, three = (Process(store, LeasePolicy(ttl=LONG, first_pause=0.005)) for _ in range(3))
+    one, two, three = (Process(store, LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0)) for _ in range(3))
     one.keeps = two.keeps = three.keeps = False
     leading = pool.submit(one)
     assert one.begun.wait(LONG)

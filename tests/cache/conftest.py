@@ -1,0 +1,39 @@
+"""What the tests of caches share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from llmkit.cache import close_caches
+from tests.cache.servers import Clock, RedisServer
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture(autouse=True)
+def fresh_caches() -> Iterator[None]:
+    yield
+    close_caches()
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that leave it as they found it."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server for one test alone, which may do to it what it likes."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    if server.process is not None:
+        server.thaw()
+    server.kill()
