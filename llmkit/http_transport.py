@@ -18,6 +18,7 @@ import httpx2
 
 from llmkit.errors import ErrorCode
 from llmkit.network import ScopedBackend
+from llmkit.reply_headers import tell
 from llmkit.scope import current_scope, interruption
 from llmkit.threads import Flag, Once
 
@@ -154,6 +155,7 @@ class PooledTransport(httpx2.BaseTransport):
                 raise _to_httpx(error) from error
             raise
         body = _Body(reply, self)
+        tell(reply.headers)
         scope = current_scope()
         if scope is not None:
             scope.hold(body.close)
