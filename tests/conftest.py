@@ -10,6 +10,7 @@ import llmkit.settings
 from llmkit.breaker import reset_breakers
 from llmkit.cache import close_caches
 from llmkit.performance import get_performance_tracker
+from llmkit.rate_limits import reset_rate_limits
 from llmkit.retry import reset_retry_budgets
 from llmkit.testing import ProviderServer
 
@@ -71,6 +72,7 @@ def fresh_figures() -> None:
     get_performance_tracker().reset()
     reset_retry_budgets()
     reset_breakers()
+    reset_rate_limits()
     close_caches()
 
 

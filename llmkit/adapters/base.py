@@ -14,6 +14,7 @@ from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
 from llmkit.models import ModelInfo, get_model_info
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
+from llmkit.rate_limits import RateLimits
 from llmkit.request import Message, Prompt, Request, check_seconds
 from llmkit.request.checks import check_whole
 from llmkit.retry import call_with_retries
@@ -90,6 +91,7 @@ class BaseLLMAdapter(CallReader, ABC):
         self.initialized = False
         self.observers: Sequence[Observer] = ()
         self.budgets: Sequence[Budget] = ()
+        self.rate_limits: RateLimits | None = None
         self.cache: LLMCache | str | bool | None = None  # the process's
         self.cache_ttl: float | None = None
         self.stale_ttl: float | None = None

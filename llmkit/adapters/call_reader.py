@@ -7,9 +7,10 @@ from typing import Any
 
 from llmkit.budget import Budget
 from llmkit.cache import LLMCache, open_cache
-from llmkit.cache.replies import ReplyCache, read_cache_use, reply_cache
+from llmkit.cache.replies import CacheUse, ReplyCache, read_cache_use, reply_cache
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions
+from llmkit.rate_limits import RateLimits
 from llmkit.request import Prompt, Request, check_seconds
 from llmkit.request.checks import check_whole
 from llmkit.retry import RetryPolicy, retry_budget
@@ -52,6 +53,7 @@ class CallReader:
     max_retries: int | None
     observers: Sequence[Observer]
     budgets: Sequence[Budget]
+    rate_limits: RateLimits | None
     cache: LLMCache | str | bool | None
     cache_enabled: bool
     cache_ttl: float | None
@@ -124,14 +126,7 @@ class CallReader:
             retries = self.max_retries
         if retries is None:
             retries = self.settings.llm_retry_max_attempts
-        if use_cache is None:
-            enabled = self.settings.cache_enabled or self.cache not in (None, False)
-            use_cache = enabled and self.cache_enabled and self.cache is not False
-        use = read_cache_use(
-            use_cache,
-            self.cache_ttl if cache_ttl is None else cache_ttl,
-            self.stale_ttl if stale_ttl is None else stale_ttl,
-        )
+        use = self._cache_use(use_cache, cache_ttl, stale_ttl)
         return CallOptions(
             timeout=total if streamed else total or usual,
             attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
@@ -140,8 +135,21 @@ class CallReader:
             retry=RetryPolicy(max_retries=retries, budget=retry_budget(self.provider)),
             observers=self.observers,
             budgets=self.budgets,
+            rate_limits=self.rate_limits,
             cache=None if use.mode == "off" else self._reply_cache(),
             cache_use=use,
+        )
+
+    def _cache_use(
+        self, use_cache: object, cache_ttl: float | None, stale_ttl: float | None
+    ) -> CacheUse:
+        if use_cache is None:
+            enabled = self.settings.cache_enabled or self.cache not in (None, False)
+            use_cache = enabled and self.cache_enabled and self.cache is not False
+        return read_cache_use(
+            use_cache,
+            self.cache_ttl if cache_ttl is None else cache_ttl,
+            self.stale_ttl if stale_ttl is None else stale_ttl,
         )
 
     def _reply_cache(self) -> ReplyCache | None:

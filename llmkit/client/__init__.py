@@ -53,6 +53,9 @@ class Client(Racing):
             outermost. Each returns what `call_next(request)` gives it (a `Completion`, or a
             `Stream`), or its own `Completion`; it may change the request by `dataclasses.replace`.
         observers: Functions that are given the `CallRecord` of each call that ends.
+        rate_limits: Requests and tokens per minute that calls keep to, waiting inside their
+            deadline: `{"gpt-6-luna": {"requests_per_minute": 60, "tokens_per_minute": 90_000}}`,
+            by model, by provider (all its models together), or "*" for each model; None for none.
         cache: Where answers are kept, for equal questions: an `LLMCache`, a URL (`redis://…`,
             `sqlite:///…`) of what stands behind memory, or False for nowhere; None takes the
             process's own, see `llmkit.cache.get_cache`, unless CACHE_ENABLED is off.
@@ -78,6 +81,7 @@ class Client(Racing):
         fallback_on: FallbackOn = None,
         middleware: Sequence[Middleware] = (),
         observers: Sequence[Observer] = (),
+        rate_limits: Mapping[str, Any] | None = None,
         cache: LLMCache | str | bool | None = None,
         cache_ttl: float | None = None,
         stale_ttl: float | None = None,
@@ -94,6 +98,7 @@ class Client(Racing):
             middleware=middleware,
             observers=observers,
             budgets=() if budget is None else (_as_budget(budget),),
+            rate_limits=rate_limits,
             cache=cache,
             cache_ttl=check_seconds("cache_ttl", cache_ttl),
             stale_ttl=check_seconds("stale_ttl", stale_ttl),

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from llmkit.fallback import FallbackOn
     from llmkit.parallel import HedgeAfter
     from llmkit.pipeline import Target
+    from llmkit.rate_limits import RateLimits
     from llmkit.streams import Stream
 
 __all__ = ["Asking"]
@@ -40,6 +41,7 @@ class Asking:
         middleware: Functions around every call.
         observers: Who is told of every call.
         budgets: What pays for it.
+        rate_limits: What calls have to wait for, as the user wrote it.
         cache: Where answers are kept.
         cache_ttl: Seconds for which.
         stale_ttl: Seconds for which they may be used after that.
@@ -57,6 +59,7 @@ class Asking:
         middleware: Sequence[Middleware],
         observers: Sequence[Observer],
         budgets: Sequence[Budget],
+        rate_limits: Mapping[str, Any] | None,
         cache: LLMCache | str | bool | None,
         cache_ttl: float | None,
         stale_ttl: float | None,
@@ -70,6 +73,7 @@ class Asking:
         self._middleware = check_middleware(middleware)
         self._observers = tuple(observers)
         self._budgets = tuple(budgets)
+        self._rate_limits = None if rate_limits is None else _read_limits(rate_limits)
         self._cache = cache
         self._cache_ttl = cache_ttl
         self._stale_ttl = stale_ttl
@@ -169,6 +173,7 @@ class Asking:
             )
             adapter.observers = self._observers
             adapter.budgets = self._budgets
+            adapter.rate_limits = self._rate_limits
             adapter.cache = self._cache
             adapter.cache_ttl = self._cache_ttl
             adapter.stale_ttl = self._stale_ttl
@@ -242,6 +247,13 @@ class Asking:
         from llmkit.fallback import falls_back_on
 
         return falls_back_on(self._fallback_on)
+
+
+def _read_limits(given: Mapping[str, Any]) -> RateLimits:
+    from llmkit.adapters import PROVIDERS
+    from llmkit.rate_limits import read_rate_limits
+
+    return read_rate_limits(given, PROVIDERS)
 
 
 def _checked_names(

@@ -224,9 +224,7 @@ class ModelCall:
     def end_stream(self, outcome: Completion | LLMError) -> None:
         """Settles what is known only at a stream's end."""
         if self.tries is not None:
-            if self.tries.held is not None:
-                self.tries.held.end(outcome)
-            self.tries.amend_last(outcome)
+            self.tries.end_stream(outcome)
         if isinstance(outcome, Completion) and outcome.cached is None:
             self._complete(outcome)
             self.keep(outcome)

@@ -10,6 +10,7 @@ from llmkit.budget import Budget
 from llmkit.cache.replies import CacheUse, ReplyCache
 from llmkit.models import ModelInfo
 from llmkit.performance import Observer
+from llmkit.rate_limits import RateLimits
 from llmkit.request import Request
 from llmkit.retry import RetryPolicy
 from llmkit.settings import Settings
@@ -80,6 +81,7 @@ class CallOptions:
         retry: When to try again.
         observers: Who is told about the call, besides the process's tracker.
         budgets: What pays for the call, besides the budgets of the blocks around it.
+        rate_limits: What the call has to wait for; None for nothing.
         cache: Where answers are kept; None for nowhere.
         cache_use: How.
         tracked: Whether the process's tracker is told about the call.
@@ -92,6 +94,7 @@ class CallOptions:
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     observers: Sequence[Observer] = ()
     budgets: Sequence[Budget] = ()
+    rate_limits: RateLimits | None = None
     cache: ReplyCache | None = None
     cache_use: CacheUse = _USUAL_USE
     tracked: bool = True

@@ -12,9 +12,12 @@ from llmkit.budget import Held, active_budgets, hold
 from llmkit.errors import Attempt, ErrorCode, LLMError
 from llmkit.models import ModelInfo
 from llmkit.pipeline.options import Adapter, CallOptions
+from llmkit.rate_limits import Place
+from llmkit.reply_headers import heard_by
 from llmkit.request import Request
 from llmkit.retry import call_with_retries
 from llmkit.scope import CallInterrupted, Scope
+from llmkit.tokenizer import count_tokens
 from llmkit.types import Completion
 
 __all__ = ["Tries", "code_of"]
@@ -24,6 +27,9 @@ T = TypeVar("T")
 # Seconds that a try must have lasted for its time-out to say something of the model rather than of
 # its caller's haste.
 PATIENCE = 1.0
+
+# Tokens of an answer that nobody has set a limit to, as the rate limits reckon with it beforehand.
+TYPICAL_ANSWER = 1000
 
 
 class Tries:
@@ -46,9 +52,11 @@ class Tries:
         "_adapter",
         "_asked",
         "_budgets",
+        "_estimate",
         "_history",
         "_info",
         "_options",
+        "_place",
         "_streamed",
         "failure",
         "held",
@@ -70,6 +78,8 @@ class Tries:
         self._info = info
         self._options = options
         self._streamed = streamed
+        self._place: Place | None = None
+        self._estimate: int | None = None
         self._budgets = active_budgets(options.budgets)
         # The tries so far, and when the one under way began with what wait before it. One
         # attribute, so that another thread never sees half of a change.
@@ -88,8 +98,13 @@ class Tries:
         since, wait = current
         return (*attempts, self._attempted(since, wait, code=ErrorCode.LLM_CANCELLED))
 
-    def amend_last(self, outcome: Completion | LLMError) -> None:
-        """Adds to the last Attempt, which began a stream, what is known only at its end."""
+    def end_stream(self, outcome: Completion | LLMError) -> None:
+        """Settles what is known only at a stream's end."""
+        if self.held is not None:
+            self.held.end(outcome)
+        if self._place is not None:
+            used = outcome.usage.total_tokens if isinstance(outcome, Completion) else None
+            self._place.used(used)
         attempts, _ = self._history
         if attempts and attempts[-1].code is None:
             last = replace(
@@ -131,9 +146,32 @@ class Tries:
         breaker = breaker_for(adapter.provider, adapter.model, adapter.address)
         permit = breaker.enter(force=forced)
         try:
-            return self._budgeted(step, wait, permit)
+            return self._limited(step, wait, permit)
         finally:
             permit.dropped()  # counts only when nothing was sent: no word came before this one
+
+    def _limited(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
+        """Makes one try when the rate limits have room for it."""
+        adapter, limits = self._adapter, self._options.rate_limits
+        limiter = None
+        if limits is not None:
+            limiter = limits.limiter_for(adapter.provider, adapter.model, adapter.address)
+        if limiter is None:
+            return self._budgeted(step, wait, permit)
+        with limiter.place(self._tokens()) as place, heard_by(limiter.learn):
+            result = self._budgeted(step, wait, permit)
+            if isinstance(result, Completion):
+                place.used(result.usage.total_tokens)
+            else:
+                self._place = place  # whose tokens are known at the stream's end
+            return result
+
+    def _tokens(self) -> int:
+        """Returns about how many tokens a try uses, sent and received."""
+        if self._estimate is None:
+            sent = count_tokens(self._info.full_name, self.request.messages)
+            self._estimate = sent + (self.request.max_tokens or TYPICAL_ANSWER)
+        return self._estimate
 
     def _budgeted(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
         """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
