@@ -211,6 +211,7 @@ class _Answer:
     def cut_off(self, category: str) -> None:
         self._raw.update(stop_reason="refusal", stop_details={"category": category})
         self._usage.pop("output_tokens", None)  # so far it is only that of the first event
+        self.is_over = True
 
     def completion(self, headers: Mapping[str, str]) -> Completion:
         return self._adapter._put_together(

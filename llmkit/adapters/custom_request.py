@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from llmkit.adapters.vendor_adapter import VendorAdapter
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.adapters.wire import (
-    check_event_stream,
     drain,
     end_mark_missing,
     lay_over,
     read_count,
     read_event,
+    read_instead_of_stream,
     read_json,
     readable,
     sse_events,
@@ -83,14 +83,20 @@ class CustomRequestAdapter(VendorAdapter):
     def _generate_text(self, request: Request) -> Completion:
         response = self._post(request, stream=False)
         raw = read_json(response.content, response.headers.get("content-type", ""))
+        return self._read_whole(raw, response.headers)
+
+    def _read_whole(self, raw: dict[str, Any], headers: Mapping[str, str]) -> Completion:
         if raw.get("error"):  # with status 200: routers say so that the model behind them failed
             raise self._reported_error(raw)
-        with readable():
-            return self._read_reply(raw, response.headers)
+        with readable(billed=raw.get("usage")):
+            return self._read_reply(raw, headers)
 
     def _stream_text(self, request: Request) -> ChunkSource:
         response = self._post(request, stream=True)
-        check_event_stream(response)
+        with self._vendor_errors():
+            whole = read_instead_of_stream(response)
+        if whole is not None:
+            return (yield from self._hand_out(self._read_whole(whole, response.headers)))
         answer = self._begin_answer()
         began = False
         with self._vendor_errors():
@@ -104,10 +110,9 @@ class CustomRequestAdapter(VendorAdapter):
                     if not began or not isinstance(error, ContentFilterError):
                         raise error
                     # Said by a finish reason, it would be an answer that was cut off, too.
-                    with readable():
-                        answer.cut_off(error.category or "content_filter")
-                        return answer.completion(response.headers)
-                with readable():
+                    answer.cut_off(error.category or "content_filter")
+                    break
+                with readable(billed=event.get("usage")):
                     text = answer.add(event)
                 if text:
                     began = True
@@ -117,8 +122,16 @@ class CustomRequestAdapter(VendorAdapter):
         if not answer.has_end_mark:
             raise end_mark_missing(self.end_mark)
         drain(events)
-        with readable():
+        with readable(billed=True):
             return answer.completion(response.headers)
+
+    def _hand_out(self, reply: Completion) -> ChunkSource:
+        """Hands out an answer that came in one piece."""
+        if reply.text:
+            yield Chunk(reply.text)
+        note = "the vendor sent the answer whole instead of streaming it"
+        reply.warnings = (*reply.warnings, note)
+        return reply
 
     def _post(self, request: Request, *, stream: bool) -> httpx2.Response:
         import httpx2

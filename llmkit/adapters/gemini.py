@@ -163,7 +163,7 @@ class GeminiAdapter(VendorAdapter):
         if raw.get("error"):
             error = VendorError.from_body(raw)
             raise self._to_error(error) or ProviderError(error.message)
-        with readable():
+        with readable(billed=raw.get("usageMetadata")):
             answer = _Answer(self)
             answer.add(raw)
             return answer.completion()
@@ -174,7 +174,7 @@ class GeminiAdapter(VendorAdapter):
             events = self._read_events(self._client().models.generate_content_stream(**arguments))
             answer = _Answer(self)
             for event in events:
-                with readable():
+                with readable(billed=event.get("usageMetadata")):
                     text = answer.add(event)
                 if text:
                     yield Chunk(text)
@@ -183,7 +183,7 @@ class GeminiAdapter(VendorAdapter):
         if answer.finish is None:
             raise end_mark_missing("a finish reason")
         drain(events)
-        with readable():
+        with readable(billed=True):
             return answer.completion()
 
     def _count_exactly(self, request: Request) -> TokenCount:
@@ -198,10 +198,20 @@ class GeminiAdapter(VendorAdapter):
     def _read_events(
         self, events: Iterator[types.GenerateContentResponse]
     ) -> Iterator[dict[str, Any]]:
-        """Reads a stream's events; whatever the SDK makes of one that is not Google's JSON."""
+        """Reads a stream's events; whatever the SDK makes of one that is not Google's JSON.
+
+        It puts U+FFFD for bytes that are not UTF-8, as nothing here can tell from the model's own.
+        """
         while True:
             with readable():
-                event = next(events, None)
+                try:
+                    event = next(events, None)
+                except Warning as warning:  # a filter of Python's makes warnings errors
+                    raise ProviderError(
+                        f"a warning of the SDK's ended the stream: {warning}; let it pass, by "
+                        "warnings.filterwarnings('ignore', module='google.genai')",
+                        retryable=False,
+                    ) from warning
                 if event is None:
                     return
                 reply = event.sdk_http_response

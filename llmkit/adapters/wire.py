@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ToolCallParts",
-    "check_event_stream",
     "check_stream_type",
     "count_of",
     "drain",
@@ -28,6 +27,7 @@ __all__ = [
     "read_arguments",
     "read_count",
     "read_event",
+    "read_instead_of_stream",
     "read_json",
     "readable",
     "sse_events",
@@ -57,17 +57,28 @@ def read_json(body: bytes | str, content_type: str) -> dict[str, Any]:
     return _read_object(body, "the reply")
 
 
-def check_event_stream(response: httpx2.Response) -> None:
-    """Makes sure that a reply is a stream of events.
+def read_instead_of_stream(response: httpx2.Response) -> dict[str, Any] | None:
+    """Makes sure that a reply is a stream of events, or reads the JSON that came instead.
+
+    Args:
+        response: The reply, whose body has not been read. The pool limits how large it may be.
+
+    Returns:
+        None for a stream of events, which can be read now; else the JSON object, an error or the
+        whole answer.
 
     Raises:
-        ProviderError: It says that it is something else.
+        ProviderError: It is neither.
     """
+    content_type = response.headers.get("content-type", "")
     try:
-        check_stream_type(response.headers.get("content-type", ""))
-    except ProviderError:
+        if "json" in content_type.lower():
+            return read_json(response.read(), content_type)
+        check_stream_type(content_type)
+    except BaseException:
         response.close()
         raise
+    return None
 
 
 def check_stream_type(content_type: str) -> None:
@@ -145,14 +156,25 @@ def end_mark_missing(mark: str) -> ProviderError:
     return ProviderError(f"the stream ended without {mark}: the answer is cut off")
 
 
+# What reading a field raises that is missing or of another type, and, the last, reading JSON that
+# is nested beyond reason.
+_UNREADABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
+
+
 @contextmanager
-def readable() -> Iterator[None]:
-    """Turns a missing or mistyped field of a reply into a `ProviderError`."""
+def readable(*, billed: object = None) -> Iterator[None]:
+    """Turns a missing or mistyped field of a reply into a `ProviderError`.
+
+    Args:
+        billed: True, or the tokens that the reply counts, when it came whole: the vendor has done
+            its work, and each further try would be billed for what may well be the same.
+    """
     try:
         yield
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ProviderError(
-            f"the reply does not have the expected form ({type(error).__name__}: {error})"
+            f"the reply does not have the expected form ({type(error).__name__}: {error})",
+            retryable=False if billed else None,
         ) from error
 
 

@@ -155,7 +155,19 @@ class FailureContract:
     ) -> None:
         """A reply with status 200 that is no answer is a ProviderError, never half an answer."""
         server.answer = Answer(body=UNREADABLE[name])
-        assert isinstance(self.failure(adapter, max_retries=0), ProviderError)
+        error = self.failure(adapter, max_retries=1)
+        assert isinstance(error, ProviderError)
+        # What counts its tokens was billed, and would be again; a gateway's page was not.
+        assert len(server.requests) == (1 if name == "token counts that are texts" else 2)
+
+    @pytest.mark.parametrize("name", UNREADABLE)
+    def test_refuses_a_stream_that_it_cannot_read(
+        self, server: ProviderServer, adapter: BaseLLMAdapter, name: str
+    ) -> None:
+        """JSON in place of a stream is an answer, an error, or refused, whatever is in it."""
+        server.answer = Answer(body=UNREADABLE[name], content_type="application/json")
+        with pytest.raises(ProviderError):
+            adapter.stream("hi", max_retries=0)
 
     @pytest.mark.parametrize("kind", ["text/html", "text/plain", "application/octet-stream"])
     def test_refuses_another_content_type(
@@ -176,11 +188,12 @@ class FailureContract:
         """
         server.answer = Answer(
             body='{"error": {"message": "Provider returned error", "code": 429, "metadata": '
-            '{"raw": "z-ai/glm-5.3-flash is temporarily rate-limited upstream."}}}'
+            '{"raw": "z-ai/glm-5.3-flash is temporarily rate-limited upstream."}}}',
+            content_type="application/json",
         )
-        error = self.failure(adapter, max_retries=0)
-        assert isinstance(error, RateLimitError)
-        assert "temporarily rate-limited upstream" in error.message
+        for call in (adapter.generate, adapter.stream):
+            with pytest.raises(RateLimitError, match="temporarily rate-limited upstream"):
+                call("hi", max_retries=0)
 
     def test_survives_a_cut_at_any_place(self, server: ProviderServer) -> None:
         """A reply that is cut anywhere is an error of the connection, and never an answer."""
