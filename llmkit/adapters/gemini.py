@@ -309,12 +309,18 @@ def _say_part(part: str | Image) -> dict[str, Any]:
 
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
-    """Reads the tokens; Google counts thoughts beside the answer's tokens, not inside them."""
+    """Reads the tokens as Google's total adds them up.
+
+    Thoughts are counted beside the answer's tokens, and what Google's own tools found beside the
+    prompt's, of which cached ones are a part.
+    """
+    asked = count_of(usage, "promptTokenCount")
+    found = count_of(usage, "toolUsePromptTokenCount")
     answer = count_of(usage, "candidatesTokenCount")
     thoughts = count_of(usage, "thoughtsTokenCount")
     known = answer is not None or thoughts is not None
     return Usage(
-        input_tokens=count_of(usage, "promptTokenCount"),
+        input_tokens=None if asked is None else asked + (found or 0),
         output_tokens=(answer or 0) + (thoughts or 0) if known else None,
         cache_read_tokens=count_of(usage, "cachedContentTokenCount"),
         reasoning_tokens=thoughts,

@@ -280,14 +280,27 @@ def _say_input(message: Message) -> dict[str, Any]:
 
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:
+    """Reads the tokens; cached ones are inside the prompt's, reasoning inside the completion's.
+
+    So count OpenAI, Azure, Groq, OpenRouter, DeepSeek, vLLM and llama.cpp. xAI counts reasoning
+    beside the completion: there, only the three together make up the total.
+    """
     prompt = usage.get("prompt_tokens_details") or {}
     output = usage.get("completion_tokens_details") or {}
+    read = count_of(prompt, "cached_tokens")
+    if read is None:  # DeepSeek's own field
+        read = count_of(usage, "prompt_cache_hit_tokens")
+    asked, written = count_of(usage, "prompt_tokens"), count_of(usage, "completion_tokens")
+    total, reasoning = count_of(usage, "total_tokens"), count_of(output, "reasoning_tokens")
+    if reasoning and None not in (asked, written, total):
+        beside = (asked or 0) + (written or 0) + reasoning == total
+        written = (written or 0) + (reasoning if beside else 0)
     return Usage(
-        input_tokens=count_of(usage, "prompt_tokens"),
-        output_tokens=count_of(usage, "completion_tokens"),
-        cache_read_tokens=count_of(prompt, "cached_tokens"),
+        input_tokens=asked,
+        output_tokens=written,
+        cache_read_tokens=read,
         cache_write_tokens=count_of(prompt, "cache_write_tokens"),
-        reasoning_tokens=count_of(output, "reasoning_tokens"),
+        reasoning_tokens=reasoning,
     )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import warnings
+from typing import Any
 
 import pytest
 
 from llmkit import ProviderError
 from llmkit.testing import Answer, ProviderServer
-from tests.adapters.vendor_cases import ANTHROPIC, GEMINI, OPENAI, OPENROUTER, Case
+from llmkit.types import Usage
+from tests.adapters.vendor_cases import ANTHROPIC, GEMINI, GROQ, OPENAI, OPENROUTER, Case
 
 
 @pytest.mark.parametrize("case", [OPENAI, ANTHROPIC, OPENROUTER], ids=lambda case: case.provider)
@@ -50,3 +52,134 @@ def test_a_word_that_googles_sdk_does_not_know(server: ProviderServer, stream: b
         assert len(refused.value.attempts) == 1
     else:
         assert any("MOONSET" in note for note in adapter.generate("hi").warnings)
+
+
+# vendor, what it says of its tokens, what that means
+COUNTED: dict[str, tuple[Case, dict[str, Any], Usage]] = {
+    "docs.x.ai, prompt-caching/usage-and-pricing": (
+        OPENAI,
+        {
+            "prompt_tokens": 125,
+            "completion_tokens": 48,
+            "total_tokens": 173,
+            "prompt_tokens_details": {"text_tokens": 125, "cached_tokens": 98},
+            "completion_tokens_details": {"reasoning_tokens": 0},
+        },
+        Usage(125, 48, 98, None, 0),
+    ),
+    "synthetic, after docs.cloud.google.com on Grok: reasoning beside the completion": (
+        OPENAI,
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 50,
+            "total_tokens": 260,
+            "completion_tokens_details": {"reasoning_tokens": 200},
+        },
+        Usage(10, 250, None, None, 200),
+    ),
+    "synthetic: reasoning inside the completion": (
+        OPENAI,
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 250,
+            "total_tokens": 260,
+            "completion_tokens_details": {"reasoning_tokens": 200},
+        },
+        Usage(10, 250, None, None, 200),
+    ),
+    "synthetic: no total": (
+        OPENAI,
+        {
+            "prompt_tokens": 10,
+            "completion_tokens": 250,
+            "completion_tokens_details": {"reasoning_tokens": 200},
+        },
+        Usage(10, 250, None, None, 200),
+    ),
+    "synthetic, after docs.stigg.io on DeepSeek": (
+        OPENAI,
+        {
+            "prompt_tokens": 30,
+            "completion_tokens": 9,
+            "total_tokens": 39,
+            "prompt_cache_hit_tokens": 20,
+            "prompt_cache_miss_tokens": 10,
+            "completion_tokens_details": {"reasoning_tokens": 4},
+        },
+        Usage(30, 9, 20, None, 4),
+    ),
+    "synthetic, after github.com/vercel/ai pull request 17118: Groq": (
+        GROQ,
+        {
+            "queue_time": 0.01,
+            "prompt_tokens": 30,
+            "completion_tokens": 9,
+            "total_tokens": 39,
+            "prompt_tokens_details": {"cached_tokens": 20},
+            "completion_tokens_details": {"reasoning_tokens": 4},
+        },
+        Usage(30, 9, 20, None, 4),
+    ),
+    "openrouter.ai/docs/use-cases/usage-accounting": (
+        OPENROUTER,
+        {
+            "completion_tokens": 2,
+            "completion_tokens_details": {"reasoning_tokens": 0},
+            "cost": 0.95,
+            "cost_details": {"upstream_inference_cost": 19},
+            "prompt_tokens": 194,
+            "prompt_tokens_details": {
+                "cached_tokens": 0,
+                "cache_write_tokens": 100,
+                "audio_tokens": 0,
+            },
+            "total_tokens": 196,
+        },
+        Usage(194, 2, 0, 100, 0),
+    ),
+    "the SDK's description of total_token_count: Google's own tools": (
+        GEMINI,
+        {
+            "promptTokenCount": 10,
+            "cachedContentTokenCount": 4,
+            "candidatesTokenCount": 7,
+            "toolUsePromptTokenCount": 100,
+            "thoughtsTokenCount": 3,
+            "totalTokenCount": 120,
+        },
+        Usage(110, 10, 4, None, 3),
+    ),
+}
+
+
+@pytest.mark.parametrize("source", COUNTED)
+def test_tokens_mean_the_same_for_all(server: ProviderServer, source: str) -> None:
+    """Input includes cached tokens and output includes reasoning, however the vendor counts."""
+    case, usage, meant = COUNTED[source]
+    body = {
+        "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
+        "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+        "usage": usage,
+        "usageMetadata": usage,
+    }
+    server.answer = Answer(body=json.dumps(body))
+    assert case.adapter(server).generate("hi").usage == meant
+
+
+@pytest.mark.parametrize("field", ["reasoning", "reasoning_content"])
+@pytest.mark.parametrize("case", [GROQ, OPENROUTER], ids=lambda case: case.provider)
+def test_reasoning_is_not_the_answer(server: ProviderServer, case: Case, field: str) -> None:
+    """The thoughts that some vendors send beside the answer stay out of its text (synthetic)."""
+    message = {"content": "42", field: "Let me think."}
+    body = {"choices": [{"message": message, "finish_reason": "stop"}]}
+    server.answer = Answer(body=json.dumps(body))
+    reply = case.adapter(server).generate("hi")
+    assert reply.text == "42"
+    assert reply.raw["choices"][0]["message"][field] == "Let me think."
+    events: list[dict[str, Any]] = [
+        {"choices": [{"delta": {field: "Let me think."}, "finish_reason": None}]},
+        {"choices": [{"delta": {"content": "42"}, "finish_reason": None}]},
+        {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+    ]
+    server.answer = Answer(body="".join(f"data: {json.dumps(event)}\n\n" for event in events))
+    assert list(case.adapter(server).stream("hi").text_stream) == ["42"]
