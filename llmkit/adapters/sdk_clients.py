@@ -25,8 +25,13 @@ S = TypeVar("S")
 # Which adapter's client, for which address, with which key.
 Address = tuple[type, str, str]
 
-# SDK clients kept by a process; the oldest go first. Keys rotate, so there may be many over time.
+# SDK clients kept by a process; those that were not used for longest go first. Keys rotate, so
+# there may be many over time.
 MAX_CLIENTS = 64
+
+# Keys that are still known after their clients went: a call may be under way, or its error be shown
+# later on.
+MAX_KEYS = 512
 
 # A shorter text is no key, and could be a part of any word.
 SHORTEST_KEY = 8
@@ -39,6 +44,7 @@ class _SdkClients:
         self._lock = threading.RLock()  # reentrant: a signal handler may make a call
         self._building: dict[Address, Future[None]] = {}
         self._clients: OrderedDict[Address, tuple[object, Any]] = OrderedDict()
+        self._keys: OrderedDict[str, None] = OrderedDict()
 
     def get(self, address: Address, pool: object, build: Callable[[], S]) -> S:
         client: S | None = self._find(address, pool)
@@ -60,17 +66,27 @@ class _SdkClients:
         return client
 
     def keys(self) -> list[str]:
-        return [key for _, _, key in tuple(self._clients) if len(key) >= SHORTEST_KEY]
+        return list(self._keys)
 
     def _keep(self, address: Address, pool: object, client: object) -> None:
+        key = address[2]
         with self._lock:
+            if len(key) >= SHORTEST_KEY:
+                self._keys[key] = None
+                self._keys.move_to_end(key)
             self._clients[address] = (pool, client)
             while len(self._clients) > MAX_CLIENTS:
                 self._clients.popitem(last=False)
+            while len(self._keys) > MAX_KEYS:
+                self._keys.popitem(last=False)
 
     def _find(self, address: Address, pool: object) -> Any:
         known = self._clients.get(address)
-        return known[1] if known is not None and known[0] is pool else None
+        if known is None or known[0] is not pool:
+            return None
+        with contextlib.suppress(KeyError):  # another thread has just given it up
+            self._clients.move_to_end(address)
+        return known[1]
 
 
 _clients: ProcessLocal[_SdkClients] = ProcessLocal(_SdkClients)

@@ -138,6 +138,30 @@ BODIES: dict[str, tuple[Case, int, object, str]] = {
         },
         "LLM_RATE_LIMIT",
     ),
+    "synthetic: a compatible server in other letters": (
+        GROQ,
+        429,
+        {"error": {"message": "Quota exceeded", "type": "INSUFFICIENT_QUOTA"}},
+        "LLM_QUOTA_EXCEEDED",
+    ),
+    "synthetic: the same of a full window": (
+        GROQ,
+        400,
+        {"error": {"message": "too much", "code": "Context_Length_Exceeded"}},
+        "LLM_CONTEXT_LENGTH",
+    ),
+    "synthetic, after OpenRouter's error_type": (
+        OPENROUTER,
+        400,
+        {
+            "error": {
+                "message": "Provider returned error",
+                "code": 400,
+                "metadata": {"error_type": "context_length_exceeded"},
+            }
+        },
+        "LLM_CONTEXT_LENGTH",
+    ),
     "github.com/sojohnnysaid/project-guide issue 2": (
         ANTHROPIC,
         400,

@@ -251,6 +251,34 @@ def test_rotating_keys_do_not_pile_up(server: ProviderServer) -> None:
     assert len(clients._clients) <= sdk_clients.MAX_CLIENTS
 
 
+def test_a_client_in_use_outlives_rotating_keys(server: ProviderServer) -> None:
+    """The clients that go are those that were not used for longest, not those built first."""
+    lasting, passing = fresh_key(), fresh_key()
+    clients = sdk_clients._clients.get()
+    OPENAI.adapter(server, api_key=lasting).generate("hi")
+    OPENAI.adapter(server, api_key=passing).generate("hi")
+    for _ in range(sdk_clients.MAX_CLIENTS):
+        OPENAI.adapter(server, api_key=fresh_key).generate("hi")
+        OPENAI.adapter(server, api_key=lasting).generate("hi")
+    kept = [key for _, _, key in clients._clients]
+    assert (lasting in kept, passing in kept) == (True, False)
+
+
+def test_a_key_is_hidden_after_its_client_went(server: ProviderServer) -> None:
+    """A key whose client was given up is still taken out of texts; only so many are kept."""
+    key = fresh_key()
+    OPENAI.adapter(server, api_key=key).generate("hi")
+    for _ in range(sdk_clients.MAX_CLIENTS):
+        OPENAI.adapter(server, api_key=fresh_key).generate("hi")
+    clients = sdk_clients._clients.get()
+    assert key not in [each for _, _, each in clients._clients]
+    assert sdk_clients.without_keys(f"the key {key} was refused") == "the key *** was refused"
+    fresh = sdk_clients._SdkClients()
+    for _ in range(sdk_clients.MAX_KEYS + 5):
+        fresh.get((object, "url", fresh_key()), None, object)
+    assert len(fresh.keys()) == sdk_clients.MAX_KEYS
+
+
 def test_errors_name_the_call(server: ProviderServer) -> None:
     """An error carries who was asked, the vendor's id of the request, and the HTTP status."""
     server.answer = Answer(status=400, request_id="req_9")
