@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from google.genai.types import FinishReason
 
-from llmkit import Completion, ContentFilterError
+from llmkit import Completion, ContentFilterError, QuotaExceededError
 from llmkit.adapters import GeminiAdapter
 from llmkit.testing import Answer, ProviderServer
 from tests.adapters.vendor_cases import (
@@ -561,6 +561,8 @@ def test_a_stream_without_any_text_is_refused(server: ProviderServer, source: st
         case.adapter(server).stream("hi")
     assert caught.value.category == category
     assert len(server.requests) == 1
+    if "error" in events[0]:
+        assert events[0]["error"]["message"] in caught.value.message
 
 
 @pytest.mark.parametrize("source", CUT_STREAMS)
@@ -706,6 +708,14 @@ def test_odd_details_make_no_refusal(server: ProviderServer, body: object) -> No
     assert getattr(caught.value, "code", None) == "PERMISSION_DENIED"
 
 
+def test_reasons_for_something_else_make_no_refusal(server: ProviderServer) -> None:
+    """OpenRouter gives reasons beside other statuses, too (synthetic)."""
+    error = {"code": 402, "message": "m", "metadata": {"reasons": ["no credits"]}}
+    server.answer = Answer(status=402, body=json.dumps({"error": error}))
+    with pytest.raises(QuotaExceededError):
+        OPENROUTER.adapter(server).generate("hi")
+
+
 @pytest.mark.parametrize("details", ["text", 5, [], {"category": 5, "explanation": []}], ids=str)
 def test_odd_stop_details_break_nothing(server: ProviderServer, details: object) -> None:
     """What stands beside a refusal may change its form; it stays a refusal (synthetic)."""
@@ -786,6 +796,7 @@ def test_the_provider_server_refuses_in_every_protocol(server: ProviderServer, c
         with pytest.raises(ContentFilterError) as caught:
             call("hi")
         assert caught.value.category == "HARM_CATEGORY_HATE_SPEECH"
+    assert adapter.health_check()["status"] == "healthy"  # it concerns answers only
     server.answer = Answer(
         "so far", finish_reason="content_filter", filter_category="HARM_CATEGORY_HATE_SPEECH"
     )

@@ -257,11 +257,13 @@ def test_a_client_in_use_outlives_rotating_keys(server: ProviderServer) -> None:
     clients = sdk_clients._clients.get()
     OPENAI.adapter(server, api_key=lasting).generate("hi")
     OPENAI.adapter(server, api_key=passing).generate("hi")
+    (built,) = (known for address, known in clients._clients.items() if address[2] == lasting)
     for _ in range(sdk_clients.MAX_CLIENTS):
         OPENAI.adapter(server, api_key=fresh_key).generate("hi")
         OPENAI.adapter(server, api_key=lasting).generate("hi")
-    kept = [key for _, _, key in clients._clients]
-    assert (lasting in kept, passing in kept) == (True, False)
+    kept = {address[2]: known for address, known in clients._clients.items()}
+    assert kept[lasting] is built
+    assert passing not in kept
 
 
 def test_a_key_is_hidden_after_its_client_went(server: ProviderServer) -> None:
