@@ -61,7 +61,8 @@ class LLMPerformanceTracker:
     def __call__(self, record: CallRecord) -> None:
         """Takes a call's record: the tracker is an observer."""
         with self._lock:
-            self._add_others(record)
+            if record.attempts or record.fallbacks:
+                self._add_others(record)
             figures = self._figures(record.model, record.provider)
             figures.requests += 1
             if record.cached:  # its tokens and its cost were counted when it was fresh

@@ -95,6 +95,7 @@ class BaseLLMAdapter(CallReader, ABC):
         self.cache: LLMCache | str | bool | None = None  # the process's
         self.cache_ttl: float | None = None
         self.stale_ttl: float | None = None
+        self.kept_options: dict[bool, tuple[tuple[object, ...], CallOptions]] = {}
         self._api_key = api_key
 
     def __repr__(self) -> str:
@@ -102,7 +103,7 @@ class BaseLLMAdapter(CallReader, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # A key never gets into a pickle; where that is read, the settings have to have one.
-        return {**self.__dict__, "_api_key": None}
+        return {**self.__dict__, "_api_key": None, "kept_options": {}}
 
     @property
     def info(self) -> ModelInfo:

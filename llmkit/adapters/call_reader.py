@@ -6,40 +6,45 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llmkit.budget import Budget
-from llmkit.cache import LLMCache, open_cache
+from llmkit.cache import LLMCache, generation, open_cache
 from llmkit.cache.replies import CacheUse, ReplyCache, read_cache_use, reply_cache
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions
 from llmkit.rate_limits import RateLimits
 from llmkit.request import Prompt, Request, check_seconds
 from llmkit.request.checks import check_whole
-from llmkit.retry import RetryPolicy, retry_budget
+from llmkit.retry import RetryPolicy
 from llmkit.settings import Settings
 
 __all__ = ["CallReader"]
 
 
-_OPTION_NAMES = (
-    "timeout",
-    "attempt_timeout",
-    "max_retries",
-    "use_cache",
-    "cache_ttl",
-    "stale_ttl",
+# How a call is made, and what it asks, by the names that `Client.complete` has for them.
+_HOW = frozenset(
+    {
+        "timeout",
+        "attempt_timeout",
+        "max_retries",
+        "use_cache",
+        "cache_ttl",
+        "stale_ttl",
+    }
 )
-_STREAM_OPTION_NAMES = ("first_chunk_timeout", "idle_timeout")
-_REQUEST_NAMES = (
-    "system",
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "stop",
-    "seed",
-    "reasoning_effort",
-    "extra_body",
-    "extra_headers",
-    "metadata",
-    "on_unsupported",
+_HOW_STREAMED = _HOW | {"first_chunk_timeout", "idle_timeout"}
+_WHAT = frozenset(
+    {
+        "system",
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "stop",
+        "seed",
+        "reasoning_effort",
+        "extra_body",
+        "extra_headers",
+        "metadata",
+        "on_unsupported",
+    }
 )
 
 
@@ -47,7 +52,6 @@ class CallReader:
     """The part of an adapter that fills in its defaults and those of its settings."""
 
     model: str
-    provider: str
     settings: Settings
     timeout: float | None
     max_retries: int | None
@@ -58,6 +62,11 @@ class CallReader:
     cache_enabled: bool
     cache_ttl: float | None
     stale_ttl: float | None
+    max_tokens: int | None
+    temperature: float | None
+    top_p: float | None
+    # Of calls that say nothing of them, by whether they are streams, with what they rest on.
+    kept_options: dict[bool, tuple[tuple[object, ...], CallOptions]]
 
     def read_call(
         self, prompt: Prompt, keywords: Mapping[str, Any], streamed: bool = False
@@ -75,15 +84,26 @@ class CallReader:
         Raises:
             InvalidRequestError: Something can't be meant.
         """
-        given = dict(keywords)
+        names = _HOW_STREAMED if streamed else _HOW
+        how: dict[str, Any] = {}
+        what: dict[str, Any] = {}
+        further: dict[str, Any] = {}
+        for name, value in keywords.items():
+            if name in _WHAT:
+                if value is not None:
+                    what[name] = value
+            elif name in names:
+                if value is not None:
+                    how[name] = value
+            else:
+                further[name] = value
         for name in ("max_tokens", "temperature", "top_p"):
-            if given.get(name) is None:
-                given[name] = getattr(self, name)
-        names = (*_OPTION_NAMES, *_STREAM_OPTION_NAMES) if streamed else _OPTION_NAMES
-        how = {name: given.pop(name) for name in names if name in given}
-        asked = {name: given.pop(name) for name in _REQUEST_NAMES if name in given}
-        request = Request.build(self.model, prompt, vendor_parameters=given, **asked)
-        return request, self.read_options(streamed=streamed, **how)
+            usual = getattr(self, name)
+            if usual is not None and name not in what:
+                what[name] = usual
+        request = Request.build(self.model, prompt, vendor_parameters=further, **what)
+        options = self.read_options(streamed=streamed, **how) if how else self._usual(streamed)
+        return request, options
 
     def read_options(
         self,
@@ -132,13 +152,32 @@ class CallReader:
             attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
             first_chunk_timeout=check_seconds("first_chunk_timeout", first_chunk_timeout) or usual,
             idle_timeout=check_seconds("idle_timeout", idle_timeout) or usual,
-            retry=RetryPolicy(max_retries=retries, budget=retry_budget(self.provider)),
+            retry=RetryPolicy(max_retries=retries),
             observers=self.observers,
             budgets=self.budgets,
             rate_limits=self.rate_limits,
             cache=None if use.mode == "off" else self._reply_cache(),
             cache_use=use,
         )
+
+    def _usual(self, streamed: bool) -> CallOptions:
+        """Returns the options of a call that says nothing of them, kept from the last such call."""
+        basis = (
+            self.timeout,
+            self.max_retries,
+            self.observers,
+            self.budgets,
+            self.rate_limits,
+            self.cache,
+            self.cache_enabled,
+            self.cache_ttl,
+            self.stale_ttl,
+            generation(),
+        )
+        kept = self.kept_options.get(streamed)
+        if kept is None or kept[0] != basis:
+            kept = self.kept_options[streamed] = basis, self.read_options(streamed=streamed)
+        return kept[1]
 
     def _cache_use(
         self, use_cache: object, cache_ttl: float | None, stale_ttl: float | None

@@ -11,6 +11,7 @@ from llmkit.cache.opening import (
     cache_result,
     clear_cache,
     close_caches,
+    generation,
     get_cache,
     open_cache,
 )
@@ -32,6 +33,7 @@ __all__ = [
     "cache_result",
     "clear_cache",
     "close_caches",
+    "generation",
     "get_cache",
     "open_cache",
 ]

@@ -9,11 +9,12 @@ from llmkit.cache.memory import MemoryCache
 from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.settings import Settings, get_settings
 
-__all__ = ["cache_result", "clear_cache", "close_caches", "get_cache", "open_cache"]
+__all__ = ["cache_result", "clear_cache", "close_caches", "generation", "get_cache", "open_cache"]
 
 # No ProcessLocal: every cache survives a fork by itself, and a child may begin with what its parent
 # had in memory. setdefault is atomic, so threads that come together get one object.
 _opened: dict[tuple[Any, ...], LLMCache] = {}
+_forgotten: list[None] = []
 
 
 def get_cache(settings: Settings | None = None) -> LLMCache:
@@ -96,11 +97,17 @@ def clear_cache() -> bool:
     return get_cache().clear()
 
 
+def generation() -> int:
+    """Returns how often the shared caches were forgotten: what was got before is then outdated."""
+    return len(_forgotten)
+
+
 def close_caches() -> None:
     """Closes and forgets all shared caches; `get_cache` makes new ones. Clears nothing in stores.
 
     For tests, and for an application that wants its memory back.
     """
+    _forgotten.append(None)
     while _opened:
         _, cache = _opened.popitem()
         cache.close()

@@ -91,16 +91,15 @@ class Asking:
         keywords: Mapping[str, Any],
     ) -> Completion:
         """Makes a call; see `Client.complete`."""
-        targets, request = self._read(prompt, self._chain(model, fallbacks), keywords)
+        chain = self._chain(model, fallbacks)
+        if self._is_plain(chain):
+            return chain[0].run(*chain[0].read_call(prompt, keywords))
+        from llmkit.fallback import complete_in_turn
 
-        def call(request: Request) -> Completion:
-            if len(targets) == 1:
-                return targets[0].adapter.run(request, targets[0].options)
-            from llmkit.fallback import complete_in_turn
-
-            return complete_in_turn(targets, request, self._leads_on())
-
-        return self._through_middleware(call, request, targets)
+        targets, request = self._read(prompt, chain, keywords)
+        return self._through_middleware(
+            lambda request: complete_in_turn(targets, request, self._leads_on()), request, targets
+        )
 
     def stream(
         self,
@@ -111,16 +110,14 @@ class Asking:
     ) -> Stream:
         """Makes a streamed call; see `Client.stream`."""
         chain = self._chain(model, fallbacks)
+        if self._is_plain(chain):
+            return chain[0].run_stream(*chain[0].read_call(prompt, keywords, streamed=True))
+        from llmkit.fallback import stream_in_turn
+
         targets, request = self._read(prompt, chain, keywords, streamed=True)
-
-        def call(request: Request) -> Stream:
-            if len(targets) == 1:
-                return targets[0].adapter.run_stream(request, targets[0].options)
-            from llmkit.fallback import stream_in_turn
-
-            return stream_in_turn(targets, request, self._leads_on())
-
-        return self._through_middleware(call, request, targets)
+        return self._through_middleware(
+            lambda request: stream_in_turn(targets, request, self._leads_on()), request, targets
+        )
 
     def race(
         self,
@@ -158,31 +155,44 @@ class Asking:
         Args:
             model: Its name, or an adapter of the user's own; None takes the Client's.
         """
-        from llmkit.adapters import BaseLLMAdapter, choose_model, get_adapter
-
         if self._closed:
             raise InvalidRequestError("this Client is closed; make a new one")
-        if isinstance(model, BaseLLMAdapter):
-            return model
-        name = model or self._model or choose_model(self._settings)
         settings = self._settings or get_settings()
-        adapter = self._adapters.get(name)
-        if adapter is None or adapter.settings is not settings:  # they may be read again
-            adapter = self._adapters[name] = get_adapter(
-                name, timeout=self._timeout, max_retries=self._max_retries, settings=settings
-            )
-            adapter.observers = self._observers
-            adapter.budgets = self._budgets
-            adapter.rate_limits = self._rate_limits
-            adapter.cache = self._cache
-            adapter.cache_ttl = self._cache_ttl
-            adapter.stale_ttl = self._stale_ttl
-        return adapter
+        name = model or self._model or settings.primary_llm
+        if isinstance(name, str):
+            adapter = self._adapters.get(name)
+            if adapter is not None and adapter.settings is settings:  # they may be read again
+                return adapter
+        return self._new_adapter(name, settings)
 
     def close(self) -> None:
         """Refuses further calls."""
         self._adapters.clear()
         self._closed = True
+
+    def _new_adapter(
+        self, model: str | BaseLLMAdapter | None, settings: Settings
+    ) -> BaseLLMAdapter:
+        from llmkit.adapters import BaseLLMAdapter, choose_model, get_adapter
+
+        if isinstance(model, BaseLLMAdapter):
+            return model
+        name = choose_model(settings) if model is None else model
+        adapter = get_adapter(
+            name, timeout=self._timeout, max_retries=self._max_retries, settings=settings
+        )
+        adapter.observers = self._observers
+        adapter.budgets = self._budgets
+        adapter.rate_limits = self._rate_limits
+        adapter.cache = self._cache
+        adapter.cache_ttl = self._cache_ttl
+        adapter.stale_ttl = self._stale_ttl
+        self._adapters[name] = adapter
+        return adapter
+
+    def _is_plain(self, chain: Sequence[BaseLLMAdapter]) -> bool:
+        """Says whether there is nothing around the call but what the adapter knows itself."""
+        return len(chain) == 1 and not self._middleware and chain[0].observers is self._observers
 
     def _chain(
         self,

@@ -15,7 +15,7 @@ from llmkit.pipeline.options import Adapter, CallOptions
 from llmkit.rate_limits import Place
 from llmkit.reply_headers import heard_by
 from llmkit.request import Request
-from llmkit.retry import call_with_retries
+from llmkit.retry import call_with_retries, retry_budget
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.tokenizer import count_tokens
 from llmkit.types import Completion
@@ -131,9 +131,8 @@ class Tries:
         """
         try:
             self._adapter.ensure_initialized()
-            return call_with_retries(
-                lambda wait: self._guarded(step, wait, forced), self._options.retry
-            )
+            policy = replace(self._options.retry, budget=retry_budget(self._adapter.provider))
+            return call_with_retries(lambda wait: self._guarded(step, wait, forced), policy)
         except LLMError as error:  # which may become one of several causes
             error.provider = error.provider or self._adapter.provider
             error.model = error.model or self._adapter.model
