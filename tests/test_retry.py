@@ -277,6 +277,25 @@ def test_the_reason_is_said_once(clock: Clock) -> None:
     )
 
 
+def test_a_time_that_is_over_needs_no_explanation(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A time-out that took the whole call's time says so itself."""
+    error = LLMTimeoutError("the time-out of 2 s ended")
+
+    def attempt(_: float) -> str:
+        clock.now += 2
+        raise error
+
+    with (
+        caplog.at_level(logging.INFO, "llmkit"),
+        Scope(2, clock=clock).entered(),
+        pytest.raises(LLMTimeoutError),
+    ):
+        call_with_retries(attempt, policy(clock))
+    assert (error.message, caplog.messages) == ("the time-out of 2 s ended", [])
+
+
 def test_a_cancel_ends_the_pause() -> None:
     """The default pause is a wait on the Scope, so a cancel from elsewhere ends it."""
     with Scope().entered() as scope:

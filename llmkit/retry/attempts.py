@@ -82,11 +82,13 @@ def _retrying(
         return policy.delay(state.attempt_number, error)
 
     def stop(state: tenacity.RetryCallState) -> bool:
-        if state.attempt_number > policy.max_retries:
-            return True
+        scope = current_scope()
+        left = None if scope is None else scope.remaining()
+        if state.attempt_number > policy.max_retries or left == 0.0:
+            return True  # needs no explanation
         error = None if state.outcome is None else state.outcome.exception()
-        obstacle = _obstacle(policy, error, state.upcoming_sleep)
-        if obstacle:
+        obstacle = _obstacle(policy, error, state.upcoming_sleep, left)
+        if obstacle is not None:
             _explain(error, obstacle)
         return obstacle is not None
 
@@ -100,12 +102,10 @@ def _retrying(
     )
 
 
-def _obstacle(policy: RetryPolicy, error: BaseException | None, pause: float) -> str | None:
-    """Says what stands in the way of another try; None when nothing does, "" when all is said."""
-    scope = current_scope()
-    left = None if scope is None else scope.remaining()
-    if left == 0.0:
-        return ""
+def _obstacle(
+    policy: RetryPolicy, error: BaseException | None, pause: float, left: float | None
+) -> str | None:
+    """Says what stands in the way of another try; None when nothing does."""
     if left is not None and pause >= left:
         asked = asked_pause(error) is not None
         wish = "the vendor asks to wait" if asked else "the next try would come in"

@@ -31,6 +31,8 @@ class Crank:
             self._waiting[flag] = None if timeout is None else self.now + timeout
         try:
             wait_in_scope(flag, doing, PATIENCE)
+            if not flag.is_set():
+                raise TimeoutError("nobody called the waiter, and no test turned the clock")
         finally:
             with self._lock:
                 del self._waiting[flag]
