@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -26,7 +28,9 @@ ENOUGH = 256
 # Seconds between two looks at a store by the first in line: other processes can't wake us.
 POLL = 0.05
 
-# Seconds after which everyone in line looks, in case Ctrl-C hit who should have called.
+# Seconds after which everyone in line looks, in case Ctrl-C hit who should have called; and after
+# which the first in line collects garbage, twice as long each time: a stream that was dropped may
+# hang on some error's traceback, and what it holds would stay reserved.
 GLANCE = 1.0
 
 # Seconds between two tries, and for all of them, while another process has the store.
@@ -44,12 +48,14 @@ class Place:
         flag: Raised when it is to look at the books again.
     """
 
-    __slots__ = ("account", "flag", "gone")
+    __slots__ = ("_patience", "_since", "account", "flag", "gone")
 
     def __init__(self, account: Account) -> None:
         self.account = account
         self.gone = False
         self.flag = Flag()
+        self._since = time.monotonic()
+        self._patience = GLANCE
 
     @property
     def is_first(self) -> bool:
@@ -66,8 +72,12 @@ class Place:
         Raises:
             CallInterrupted: The Scope ended first.
         """
-        timeout = POLL if self.account.polls and self.is_first else GLANCE
+        is_first = self.is_first
+        timeout = POLL if self.account.polls and is_first else GLANCE
         scope.wait(self.flag, f"waiting for {self.account} until other calls have settled", timeout)
+        if is_first and time.monotonic() - self._since >= self._patience:
+            self._patience *= 2
+            gc.collect()
 
     def line_up(self) -> None:
         """Takes the last place in line."""

@@ -445,6 +445,25 @@ def test_a_stream_that_is_dropped_unread_leaves_no_reservation(
     assert budget.spent_usd == 2 * INPUT + 3 * Decimal("0.00001")
 
 
+def test_what_only_the_collector_would_find_is_not_waited_for(
+    waiting: threading.Semaphore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that was dropped, but hangs on a traceback, doesn't stop the calls behind it."""
+    monkeypatch.setattr("llmkit.budget.account.GLANCE", 0.05)
+    budget = Budget(usd="0.0015")
+    cycle: list[Any] = [held(budget, streamed=True)]
+    cycle.append(cycle)
+    del cycle
+    gc.disable()
+    try:
+        second = Background(lambda: held(budget))
+        assert waiting.acquire(timeout=5)
+        second.result().settle(reply(output_tokens=0))
+    finally:
+        gc.enable()
+    assert budget.spent_usd == 2 * INPUT
+
+
 def test_the_collector_takes_no_lock() -> None:
     """A call that is collected while this very thread holds the books' locks blocks nobody."""
     ledger = MemoryLedger()
