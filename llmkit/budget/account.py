@@ -38,6 +38,9 @@ BUSY_PAUSE = 0.005
 BUSY_PATIENCE = 5.0
 SETTLE_PATIENCE = 0.5
 
+# Seconds for which a store that was away is asked by nobody who can do without it.
+AWAY = 1.0
+
 
 class Place:
     """A call's place in an account's line.
@@ -126,6 +129,7 @@ class Account:
         self._late: deque[tuple[str, Amount]] = deque()
         # Calls that were made without a reservation, while the store was away.
         self._unbooked: set[str] = set()
+        self._away_until = 0.0
         renew_in_child(self)
 
     def __str__(self) -> str:
@@ -153,7 +157,9 @@ class Account:
             BudgetExceededError: There is no room, and will be none; or the store is away.
             CallInterrupted: The Scope ended.
         """
-        self.catch_up()
+        if self._allow_store_error and self._is_away():
+            self._unbooked.add(key)
+            return most
         now = self.clock()
 
         def reserve(tokens: int) -> Standing:
@@ -164,7 +170,10 @@ class Account:
                 )
             )
 
+        has_asked = False
         try:
+            self.catch_up()
+            has_asked = True
             standing = reserve(most)
             if standing.granted:
                 return most
@@ -172,7 +181,8 @@ class Account:
             return tokens if tokens is not None and reserve(tokens).granted else None
         except StoreError as error:
             if not self._allow_store_error:
-                self._late.append((key, NOTHING))  # it may have been reserved all the same
+                if has_asked:
+                    self._late.append((key, NOTHING))  # it may have been reserved all the same
                 raise self._unreadable(error) from error
             get_logger("budget").warning("%s can't be read, and allows it: %s", self, error)
             self._unbooked.add(key)
@@ -194,19 +204,22 @@ class Account:
         Raises:
             BudgetExceededError: They can't be read.
         """
-        self.catch_up()
         try:
+            self.catch_up()
             return self._reach(lambda: self.ledger.standing(self.name, now=self.clock()))
         except StoreError as error:
             raise self._unreadable(error) from error
 
     def settle(self, key: str, spent: Amount) -> None:
         """Replaces a reservation by what the call cost, now or as soon as the store is back."""
-        try:
-            self._settle(key, spent)
-        except StoreError as error:
-            get_logger("budget").warning("%s will be settled later: %s", self, error)
+        if self._is_away():
             self._late.append((key, spent))
+        else:
+            try:
+                self._settle(key, spent)
+            except StoreError as error:
+                get_logger("budget").warning("%s will be settled later: %s", self, error)
+                self._late.append((key, spent))
         self.call_first()
 
     def settle_later(self, key: str, spent: Amount) -> None:
@@ -215,7 +228,11 @@ class Account:
         self.call_first()
 
     def catch_up(self) -> None:
-        """Settles what could not be settled at once."""
+        """Settles what could not be settled at once.
+
+        Raises:
+            StoreError: The store is away.
+        """
         while self._late:
             try:
                 late = self._late.popleft()
@@ -223,9 +240,11 @@ class Account:
                 return
             try:
                 self._settle(*late)
-            except StoreError:
+            except BaseException as error:  # Ctrl-C, too, must not lose it
                 self._late.append(late)
-                return
+                if isinstance(error, StoreBusy):
+                    return
+                raise
 
     def line_up(self, place: Place) -> None:
         """Puts a place at the end of the line."""
@@ -304,6 +323,15 @@ class Account:
 
         To settle is no matter of the call's time: it may be over, and the money is spent.
         """
+        try:
+            return self._reach_in_turn(operation, settling)
+        except StoreBusy:
+            raise
+        except StoreError:
+            self._away_until = time.monotonic() + AWAY
+            raise
+
+    def _reach_in_turn(self, operation: Callable[[], T], settling: bool) -> T:
         scope = None if settling else current_scope()
         for _ in range(int((SETTLE_PATIENCE if settling else BUSY_PATIENCE) / BUSY_PAUSE)):
             try:
@@ -314,6 +342,9 @@ class Account:
                 else:
                     scope.wait(Flag(), f"waiting for the store of {self}", BUSY_PAUSE)
         return operation()
+
+    def _is_away(self) -> bool:
+        return time.monotonic() < self._away_until
 
     def _renew(self) -> None:
         """In a forked child: nobody waits here, and the parent settles its own calls."""

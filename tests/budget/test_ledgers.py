@@ -367,10 +367,13 @@ class _Away(MemoryLedger):
     def __init__(self) -> None:
         super().__init__()
         self.away = threading.Event()
+        self.error: type[BaseException] = StoreError
+        self.asked_in_vain = 0
 
     def __getattribute__(self, name: str) -> Any:
         if name in ("reserve", "settle", "standing") and self.away.is_set():
-            raise StoreError("nobody is there")
+            self.asked_in_vain += 1
+            raise self.error("nobody is there")
         return super().__getattribute__(name)
 
 
@@ -394,6 +397,49 @@ def test_goes_on_when_that_is_allowed_and_charges_later() -> None:
     call.settle(reply())
     ledger.away.clear()
     assert budget.spent_usd == Decimal("0.001017")
+    assert budget.spent_usd == Decimal("0.001017")
+
+
+def test_an_outage_is_not_paid_by_every_call() -> None:
+    """A store that hangs costs one time-out in a while, not several for each call."""
+    ledger = _Away()
+    lenient = Budget(usd=1, name="a", store=ledger, on_store_error="allow")
+    ledger.away.set()
+    for _ in range(10):
+        held(lenient).settle(reply())
+    assert ledger.asked_in_vain == 1
+    lenient.account._away_until = 0.0  # a second later
+    held(lenient).settle(reply())
+    assert ledger.asked_in_vain > 1
+    ledger.away.clear()
+    assert lenient.spent_usd == 11 * Decimal("0.001017")
+
+
+def test_refused_calls_leave_no_work_for_the_first_one_after_an_outage() -> None:
+    """Only what may have been reserved has to be released, however many were refused."""
+    ledger = _Away()
+    budget = Budget(usd=1, name="a", store=ledger)
+    ledger.away.set()
+    for _ in range(10):
+        with pytest.raises(BudgetExceededError):
+            held(budget)
+    assert ledger.asked_in_vain == 10
+    assert len(budget.account._late) == 1
+    ledger.away.clear()
+    assert budget.report()["in_flight"] == 0
+
+
+def test_ctrl_c_loses_no_settlement_that_waits_for_the_store() -> None:
+    """What is charged late is charged, also when the charging itself is interrupted."""
+    ledger = _Away()
+    budget = Budget(usd=1, name="a", store=ledger)
+    call = held(budget)
+    ledger.away.set()
+    call.settle(reply())
+    ledger.error = KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        _ = budget.spent_usd
+    ledger.away.clear()
     assert budget.spent_usd == Decimal("0.001017")
 
 
