@@ -130,6 +130,7 @@ class Account:
         # Calls that were made without a reservation, while the store was away.
         self._unbooked: set[str] = set()
         self._away_until = 0.0
+        self._is_copy = False
         renew_in_child(self)
 
     def __str__(self) -> str:
@@ -157,6 +158,13 @@ class Account:
             BudgetExceededError: There is no room, and will be none; or the store is away.
             CallInterrupted: The Scope ended.
         """
+        if self._is_copy:
+            self._is_copy = False
+            get_logger("budget").warning(
+                "%s was made before this process was forked: it is a copy, and what is spent from"
+                " it here the other processes don't see (a budget with name= and store= is shared)",
+                self,
+            )
         if self._allow_store_error and self._is_away():
             self._unbooked.add(key)
             return most
@@ -299,9 +307,12 @@ class Account:
             parts.append(
                 f"{needed.tokens} tokens of {left.tokens} left ({self.limit.tokens} in all)"
             )
+        counted = ""
+        if case.by_bytes and case.input_tokens > case.least * case.answers:
+            counted = " (one for each byte; input_margin= reserves less)"
         return (
-            f"{self} has no room: up to {case.input_tokens} tokens of input and {answer} take "
-            + " and ".join(parts)
+            f"{self} has no room: up to {case.input_tokens} tokens of input{counted} and {answer} "
+            "take " + " and ".join(parts)
         )
 
     def _settle(self, key: str, spent: Amount) -> None:
@@ -351,3 +362,4 @@ class Account:
         self._line = deque()
         self._late = deque()
         self._unbooked = set()
+        self._is_copy = not self.ledger.shared

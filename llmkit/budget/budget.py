@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 import time
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -14,7 +15,8 @@ from llmkit.budget.account import Account
 from llmkit.budget.amounts import Limit, shown
 from llmkit.budget.ledger import Ledger, MemoryLedger
 from llmkit.errors import InvalidRequestError
-from llmkit.log import brief
+from llmkit.log import brief, get_logger
+from llmkit.threads import Once
 
 __all__ = ["Budget", "OnStoreError", "OnUnknownPrice", "active_budgets", "open_ledger"]
 
@@ -25,6 +27,10 @@ OnUnknownPrice = Literal["error", "warn", "ignore"]
 OnStoreError = Literal["error", "allow"]
 
 _current: ContextVar[tuple[Budget, ...]] = ContextVar("llmkit_budgets", default=())
+
+# The blocks that threads are in: budget, thread, and all threads that there were at its entry.
+_blocks: list[tuple[Budget, int, frozenset[int | None]]] = []
+_told = Once()
 
 
 class Budget:
@@ -37,8 +43,9 @@ class Budget:
 
     Before each try of a call its worst case is reserved: the input and `max_tokens`. Afterwards
     what it did cost takes the reservation's place. A call without `max_tokens` is given what is
-    affordable as its `max_tokens`, and a warning says so; one such call may thereby hold all that
-    is left until it is over, so give `max_tokens` where calls are to run side by side. A call that
+    affordable as its `max_tokens`, and a warning says so where that is less than the model's own
+    maximum; one such call may hold all that is left until it is over, so give `max_tokens` where
+    calls are to run side by side. A call that
     doesn't fit waits, inside its deadline and in the order of arrival, until others have settled;
     if it would not fit even then, a `BudgetExceededError` says so and nothing is spent.
 
@@ -49,16 +56,23 @@ class Budget:
     in vain. In a store, a call whose process was killed counts as spent at its worst case as soon
     as its reservation has expired: a minute after its deadline, or an hour for a stream.
 
-    Inside the block the budget holds for all calls of the block's thread and of threads that llmkit
-    starts for it. A thread that you start yourself knows of it by `budget.wrap(function)`, or by a
-    `with budget:` of its own. Blocks inside each other all count.
+    Inside the block the budget holds for all calls, of whatever Client, that the block's thread
+    makes, and those that llmkit makes for it in other threads. **A thread that you start yourself
+    does not know of it**, nor does one of a `ThreadPoolExecutor`, unless it is given
+    `budget.wrap(function)`, has a `with budget:` of its own, or uses a `Client(budget=budget)`,
+    which needs no block. Blocks inside each other all count. A block may be entered again, also in
+    several threads, and goes on with what is left.
+
+    A forked process has a copy of a budget in memory and spends it once more; processes share a
+    budget in a store, which can also be handed to another process (it can be pickled).
 
     Args:
         usd: USD at most, as a `Decimal`, a text, or a number (0.1 means exactly ten cents); None
             sets no limit.
         tokens: Tokens at most, input and output together; None sets no limit.
-        name: Whose budget it is, in the store and in messages: a tenant, a user, a month. With a
-            new name it begins anew. None: it has no name, and is kept in memory.
+        name: Whose budget it is, in the store and in messages: a tenant, a user, a month. In a
+            store, all budgets of one name are the same, and a new name begins anew; without a
+            store, each budget is one of its own. None: it has no name, and is kept in memory.
         store: Where it is kept so that it outlives the process and holds for all processes that
             name it: `sqlite:///relative.db`, `sqlite:////absolute.db`, `redis://…`, `rediss://…`,
             `unix://…`, or a `Ledger`. None keeps it in memory.
@@ -66,7 +80,11 @@ class Budget:
             there is a limit in USD: "error" refuses the call, "warn" makes it without counting
             money and says so in the reply's warnings, "ignore" does so silently.
         on_store_error: What happens when the store can't be reached: "error" refuses the call,
-            "allow" makes it, and charges it when the store is back (if this process still lives).
+            "allow" makes it without any limit, and charges it when the store is back (if this
+            process still lives). One that hangs costs half a second, also beyond a deadline.
+        input_margin: How many times its estimated tokens the input may have, such as 1.5, where the
+            exact count isn't known. None reserves a token for each byte, which is never too little,
+            but four times what English needs, and may look like a long prompt with a dearer price.
         clock: Seconds since the epoch.
 
     Attributes:
@@ -86,6 +104,7 @@ class Budget:
         store: str | Ledger | None = None,
         on_unknown_price: OnUnknownPrice = "error",
         on_store_error: OnStoreError = "error",
+        input_margin: float | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         limit = Limit(_read_usd(usd), _read_tokens(tokens))
@@ -99,6 +118,9 @@ class Budget:
         _check_choice("on_store_error", on_store_error, OnStoreError)
         self.name = name
         self.on_unknown_price = on_unknown_price
+        self.input_margin = _read_margin(input_margin)
+        self._store = store
+        self._on_store_error = on_store_error
         self.account = Account(
             name or "",
             f"the budget {name!r}" if name else "the budget",
@@ -123,7 +145,9 @@ class Budget:
         return f"<Budget {name}{_written(spent)} of {_written(limit)} spent>"
 
     def __enter__(self) -> Budget:
-        _current.set((*_current.get(), self))
+        self._put_on()
+        threads = frozenset(each.ident for each in threading.enumerate())
+        _blocks.append((self, threading.get_ident(), threads))
         return self
 
     def __exit__(
@@ -132,11 +156,30 @@ class Budget:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # By hand and not by a token: several threads may be in the block at once.
-        budgets = _current.get()
-        last = max((at for at, each in enumerate(budgets) if each is self), default=None)
-        if last is not None:
-            _current.set(budgets[:last] + budgets[last + 1 :])
+        self._take_off()
+        mine = (self, threading.get_ident())
+        for block in [each for each in tuple(_blocks) if each[:2] == mine][-1:]:
+            _blocks.remove(block)
+
+    def __reduce__(self) -> tuple[Callable[[], Budget], tuple[()]]:
+        if not isinstance(self._store, str):
+            raise InvalidRequestError(
+                f"{self.account} is kept in this process and can't be handed to another one: give "
+                "it name= and store='sqlite:///…' or 'redis://…'"
+            )
+        limit = self.account.limit
+        again = functools.partial(
+            Budget,
+            limit.usd,
+            limit.tokens,
+            name=self.name,
+            store=self._store,
+            on_unknown_price=self.on_unknown_price,
+            on_store_error=self._on_store_error,
+            input_margin=self.input_margin,
+            clock=self.account.clock,
+        )
+        return again, ()
 
     def wrap(self, function: Callable[P, T]) -> Callable[P, T]:
         """Makes a function that runs inside this budget, in whatever thread it is called.
@@ -150,8 +193,11 @@ class Budget:
 
         @functools.wraps(function)
         def inside(*args: P.args, **kwargs: P.kwargs) -> T:
-            with self:
+            self._put_on()
+            try:
                 return function(*args, **kwargs)
+            finally:
+                self._take_off()
 
         return inside
 
@@ -214,6 +260,16 @@ class Budget:
             "in_flight": books.in_flight,
         }
 
+    def _put_on(self) -> None:
+        _current.set((*_current.get(), self))
+
+    def _take_off(self) -> None:
+        # By hand and not by a token: several threads may be in the block at once.
+        budgets = _current.get()
+        last = max((at for at, each in enumerate(budgets) if each is self), default=None)
+        if last is not None:
+            _current.set(budgets[:last] + budgets[last + 1 :])
+
     def _left(self) -> Limit:
         books = self.account.read()
         return self.account.limit.less(books.spent + books.reserved)
@@ -230,11 +286,26 @@ def active_budgets(standing: Iterable[Budget] = ()) -> tuple[Budget, ...]:
     """
     entered = _current.get()
     if not entered and not standing:
+        if _blocks:
+            _tell_of_thread()
         return ()
     found: dict[tuple[int, str], Budget] = {}
     for budget in (*reversed(entered), *standing):
         found.setdefault((id(budget.account.ledger), budget.account.name), budget)
     return tuple(found.values())
+
+
+def _tell_of_thread() -> None:
+    """Logs once that a call is paid by nobody whose thread was started inside a block."""
+    here = threading.get_ident()
+    for budget, _, threads in tuple(_blocks):
+        if here not in threads and not _told.happened and _told.is_first():
+            get_logger("budget").warning(
+                "a call in %s is not paid by %s, in whose block the thread was started: threads"
+                " don't inherit it (start them with budget.wrap(function), or give the budget to a"
+                " Client)",
+                *(threading.current_thread().name, budget.account),
+            )
 
 
 _ledgers: dict[str, Ledger] = {}
@@ -297,6 +368,14 @@ def _read_tokens(tokens: object) -> int | None:
     ):
         return tokens
     raise InvalidRequestError(f"tokens={brief(tokens)}: expected a number of tokens, 0 or more")
+
+
+def _read_margin(margin: object) -> float | None:
+    if margin is None or (
+        isinstance(margin, int | float) and not isinstance(margin, bool) and 1 <= margin < 100
+    ):
+        return margin
+    raise InvalidRequestError(f"input_margin={brief(margin)}: expected a number, 1 or more")
 
 
 def _check_choice(name: str, value: object, choices: Any) -> None:

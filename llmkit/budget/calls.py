@@ -65,7 +65,9 @@ def hold(
         BudgetExceededError: It doesn't fit, or its price is unknown; nothing is spent.
         CallInterrupted: The Scope ended while it waited; nothing is spent.
     """
-    case = worst_case(request, info)
+    margins = [budget.input_margin for budget in budgets]
+    cautious = [margin for margin in margins if margin is not None]
+    case = worst_case(request, info, max(cautious) if len(cautious) == len(margins) else None)
     warnings = _check_price(case, budgets)
     held = Held(request, case, [budget.account for budget in budgets], streamed)
     try:

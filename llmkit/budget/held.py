@@ -118,9 +118,12 @@ class Held:
         self._began = self._now()
         if self._case.open_ended and any(each.bounds(self._case) for each in self._accounts):
             self.request = replace(self.request, max_tokens=self._most)
-            self.warnings += (
-                f"no max_tokens was given: the budget allows for an answer of {self._most} tokens",
-            )
+            # The model's own maximum is no news.
+            if self._most < self._case.most or self._case.info.max_output_tokens is None:
+                self.warnings += (
+                    "no max_tokens was given: the budget allows for an answer of "
+                    f"{self._most} tokens",
+                )
 
     def note(self, text: str) -> None:
         """Notes a piece of a streamed answer that has arrived."""

@@ -3,7 +3,8 @@
 **Input.** Where the tokenizer's count is exact, that is what is reserved. Where it is an estimate,
 a bound is taken: a token of a byte-level vocabulary, which OpenAI publishes and the others are
 taken to have, stands for at least one byte, so a text has at most as many tokens as bytes in UTF-8
-(English prose has about a quarter of that). Added are the framing of each message, whatever else
+(English prose has about a quarter of that). A budget's `input_margin` takes a multiple of the
+estimate instead, where that is less. Added are the framing of each message, whatever else
 reaches the model's prompt (tools, schemas, the caller's own fields), and a fixed number for each
 picture. It never exceeds the model's context window, beyond which the vendor refuses the request.
 
@@ -18,6 +19,7 @@ dearer service tier, caching for longer than the default. They are charged when 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
@@ -68,6 +70,7 @@ class WorstCase:
     Attributes:
         info: The model.
         input_tokens: At most.
+        by_bytes: Whether that is mainly a number of bytes, since nobody knows the tokens.
         answers: How many answers are asked for at once; each may have the full length.
         most: The longest answer, in tokens.
         open_ended: Whether the request leaves the answer's length to the budget.
@@ -76,6 +79,7 @@ class WorstCase:
 
     info: ModelInfo
     input_tokens: int
+    by_bytes: bool
     answers: int
     most: int
     open_ended: bool
@@ -116,17 +120,19 @@ class WorstCase:
         return EXACT.fma(write, output_tokens, EXACT.multiply(read, input_tokens))
 
 
-def worst_case(request: Request, info: ModelInfo) -> WorstCase:
+def worst_case(request: Request, info: ModelInfo, input_margin: float | None = None) -> WorstCase:
     """Finds out what a request may cost at worst.
 
     Args:
         request: The request.
         info: The model that is asked.
+        input_margin: How many times its estimate the input may have, at most; None: as many tokens
+            as bytes. An exact count is taken as it is.
 
     Returns:
         Its bounds and prices.
     """
-    bound = _input_tokens(request, info)
+    bound, by_bytes = _input_tokens(request, info, input_margin)
     own = [request.vendor_parameters, request.extra_body]
     caps = [*_numbers(own, _CAPS)]
     if request.max_tokens is not None:
@@ -140,6 +146,7 @@ def worst_case(request: Request, info: ModelInfo) -> WorstCase:
     return WorstCase(
         info=info,
         input_tokens=bound,
+        by_bytes=by_bytes,
         answers=max([1, *_numbers(own, _COUNTS)]),
         most=most,
         open_ended=not caps,
@@ -158,18 +165,20 @@ def _longest_answer(request: Request, info: ModelInfo, bound: int) -> int:
     return min(longest, room) if room > 0 else longest
 
 
-def _input_tokens(request: Request, info: ModelInfo) -> int:
-    """Returns what the input has at most."""
+def _input_tokens(request: Request, info: ModelInfo, margin: float | None) -> tuple[int, bool]:
+    """Returns what the input has at most, and whether its bytes were taken for tokens."""
     # Nothing is counted in vain: an estimate of a long prompt takes its time, and isn't used.
     counted = count_tokens(request.model, "")
-    if not counted.estimated:
+    if margin is not None or not counted.estimated:
         counted = count_tokens(request.model, request.messages)
-    bound = int(counted)
+    bound, by_bytes = int(counted), False
     if counted.estimated:
         size = sum(_bytes(message.text) for message in request.messages)
         bound = size + PER_MESSAGE * len(request.messages) + PER_REQUEST
+        probable = bound if margin is None else math.ceil(counted * margin)
+        bound, by_bytes = min(bound, probable), probable >= bound
     bound += sum(map(_other_parts, request.messages)) + _other_fields(request)
-    return bound if info.context_window is None else min(bound, info.context_window)
+    return bound if info.context_window is None else min(bound, info.context_window), by_bytes
 
 
 def _other_parts(message: Message) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import gc
 import os
+import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -24,12 +25,13 @@ from llmkit import (
     Scope,
     StreamInterruptedError,
 )
-from llmkit.budget import Budget, Held, MemoryLedger, Standing, active_budgets, budgeted
+from llmkit.budget import Budget, Held, MemoryLedger, Standing, active_budgets, budgeted, hold
 from llmkit.budget.amounts import NOTHING, Amount
 from llmkit.errors import ErrorCode
 from llmkit.request import Request
 from llmkit.scope import CallInterrupted
 from llmkit.streams import ChunkSource
+from llmkit.threads import Once
 from llmkit.types import Chunk, Completion, Usage
 from tests.budget.calls import INFO, Background, ask, held, reply, start_child
 from tests.budget.conftest import Clock
@@ -102,7 +104,10 @@ def test_tokens_cap_an_answer_as_well() -> None:
     unknown = replace(INFO, prices=None)
     assert held(Budget(tokens=117), max_tokens=None, info=unknown).request.max_tokens == 100
     assert held(Budget(usd=1, tokens=67), max_tokens=None).request.max_tokens == 50
-    assert held(Budget(usd=9), max_tokens=None).request.max_tokens == 10_000
+    unbounded = held(Budget(usd=9), max_tokens=None)
+    assert (unbounded.request.max_tokens, unbounded.warnings) == (10_000, ())
+    unsaid = held(Budget(usd=9), max_tokens=None, info=replace(INFO, max_output_tokens=None))
+    assert "an answer of 8192 tokens" in unsaid.warnings[0]
 
 
 def test_refuses_what_never_fits() -> None:
@@ -116,8 +121,9 @@ def test_refuses_what_never_fits() -> None:
     )
     assert not caught.value.retryable
     assert budget.account.read() == Standing()
-    with pytest.raises(BudgetExceededError, match="shortest answer take 18 tokens of 17 left"):
+    with pytest.raises(BudgetExceededError, match="shortest answer take 18 tokens of 17 left") as e:
         held(Budget(tokens=17), max_tokens=None)
+    assert "17 tokens of input (one for each byte; input_margin= reserves less)" in str(e.value)
 
 
 def test_a_call_waits_for_others_to_settle(waiting: threading.Semaphore) -> None:
@@ -575,6 +581,77 @@ def test_threads_of_ones_own_are_told_by_wrap() -> None:
         assert list(pool.map(found_by, range(2))) == [(), ()]
 
 
+def test_a_call_that_its_block_does_not_pay_is_told_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The likeliest mistake, a pool inside the block, is said once, at the first such call."""
+    monkeypatch.setattr("llmkit.budget.budget._told", Once())
+    with ThreadPoolExecutor(1) as older, ThreadPoolExecutor(1) as newer:
+        older.submit(active_budgets).result()
+        with Budget(usd=1, name="block") as budget:
+            with budget:
+                pass
+            for paid in (older.submit(active_budgets), newer.submit(budget.wrap(active_budgets))):
+                paid.result()
+            assert caplog.messages == []  # a server's other thread, and one that was told
+            for _ in range(2):
+                newer.submit(active_budgets).result()
+        assert len(caplog.messages) == 1
+        assert "not paid by the budget 'block'" in caplog.text
+        monkeypatch.setattr("llmkit.budget.budget._told", Once())
+        newer.submit(active_budgets).result()
+    assert len(caplog.messages) == 1  # nobody is in a block any more
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_a_forked_copy_of_a_budget_is_told_of(
+    caplog: pytest.LogCaptureFixture, sqlite_url: str
+) -> None:
+    """Each process spends a budget in memory anew: said once in each, and not of a store."""
+    copied, shared = Budget(usd=1), Budget(usd=1, name="a", store=sqlite_url)
+    held(copied).settle(reply())
+
+    def call_twice() -> None:
+        for _ in range(2):
+            held(copied, shared).settle(reply())
+        assert [message.split(" was made")[0] for message in caplog.messages] == ["the budget"]
+
+    child = start_child(call_twice)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    held(copied).settle(reply())
+    assert caplog.messages == []
+    shared.account.ledger.close()
+
+
+def test_a_budget_in_a_store_can_be_handed_to_another_process(sqlite_url: str) -> None:
+    """Pickled it is the same budget, options and all; one in memory says why it can't be."""
+    budget = Budget(
+        "0.5", 5000, name="a", store=sqlite_url, on_store_error="allow", input_margin=1.5
+    )
+    held(budget).settle(reply())
+    again: Budget = pickle.loads(pickle.dumps(budget))
+    assert again.report() == budget.report()
+    assert pickle.dumps(again) == pickle.dumps(budget)
+    with pytest.raises(InvalidRequestError, match="store="):
+        pickle.dumps(Budget(usd=1))
+    budget.account.ledger.close()
+
+
+def test_the_most_cautious_margin_holds() -> None:
+    """A budget that wants no risk isn't overruled by another one around the call."""
+    text = "word " * 200
+    bytewise, risky, riskier = (Budget(tokens=5000, input_margin=each) for each in (None, 2, 1.5))
+
+    def reserved(*budgets: Budget) -> int:
+        call = hold(ask(text, max_tokens=1), INFO, budgets)
+        tokens = budgets[0].reserved_tokens
+        call.fail(RateLimitError("slow down"))
+        return tokens
+
+    assert reserved(bytewise) == reserved(risky, bytewise) == 1017
+    assert reserved(riskier) < reserved(risky) == reserved(riskier, risky) < 700
+
+
 def test_an_unknown_price_is_refused_warned_of_or_ignored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -616,6 +693,8 @@ def test_an_unknown_price_is_refused_warned_of_or_ignored(
         {"usd": 1, "store": "sqlite:///b.db"},
         {"usd": 1, "on_unknown_price": "maybe"},
         {"usd": 1, "on_store_error": "maybe"},
+        {"usd": 1, "input_margin": 0.5},
+        {"usd": 1, "input_margin": "1.5"},
     ],
     ids=repr,
 )

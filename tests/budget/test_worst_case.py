@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import replace
 from decimal import Decimal
 from typing import Any
@@ -34,7 +35,19 @@ def test_an_exact_count_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch) -> No
     """Where a real tokenizer counts, the budget reserves no margin."""
     exact = TokenCount(5, estimated=False)
     monkeypatch.setattr(llmkit.budget.worst_case, "count_tokens", lambda *_: exact)
-    assert worst_case(ask("many, many words", max_tokens=1), INFO).input_tokens == 5
+    for margin in (None, 3.0):
+        case = worst_case(ask("many, many words", max_tokens=1), INFO, margin)
+        assert (case.input_tokens, case.by_bytes) == (5, False)
+
+
+def test_a_margin_takes_a_multiple_of_the_estimate() -> None:
+    """Where it is less than the bytes; with a real tokenizer there is nothing to add."""
+    request = ask("word " * 200, max_tokens=1)
+    estimate = count_tokens(INFO.name, request.messages)
+    case = worst_case(request, INFO, 1.5)
+    assert (case.input_tokens, case.by_bytes) == (math.ceil(estimate * 1.5), False)
+    assert worst_case(request, INFO, 50) == worst_case(request, INFO)
+    assert worst_case(request, INFO).by_bytes
 
 
 def test_counts_what_reaches_the_prompt_besides_the_messages() -> None:
