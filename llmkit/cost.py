@@ -9,7 +9,7 @@ from decimal import Context, Decimal
 from llmkit.models import ModelInfo
 from llmkit.types import Usage
 
-__all__ = ["cost_of"]
+__all__ = ["cost_of", "why_unknown"]
 
 _MILLION = Decimal(1_000_000)
 
@@ -53,6 +53,27 @@ def cost_of(
         if tokens and price is not None:
             total = _EXACT.fma(price, tokens, total)
     return _EXACT.divide(total, _MILLION)
+
+
+def why_unknown(usage: Usage, info: ModelInfo) -> str:
+    """Says why `cost_of` gives None for a call, in a sentence for the call's warnings.
+
+    Args:
+        usage: As in `cost_of`.
+        info: As in `cost_of`.
+
+    Returns:
+        The sentence.
+    """
+    if usage.input_tokens is None or usage.output_tokens is None:
+        reason = "the vendor did not say how many tokens it took"
+    elif info.priced_on().prices is None:
+        reason = f"the registry has no price of {info.name}"
+    elif usage.input_tokens < (usage.cache_read_tokens or 0) + (usage.cache_write_tokens or 0):
+        reason = "the vendor counted more cached tokens than tokens"
+    else:
+        reason = f"the registry lacks one of the prices of {info.name}, or a count is below zero"
+    return f"the call's cost is unknown: {reason}"
 
 
 def _prices_for(input_tokens: int, info: ModelInfo, batch: bool) -> Mapping[str, Decimal] | None:

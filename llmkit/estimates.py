@@ -8,6 +8,7 @@ from decimal import Decimal
 from llmkit.cost import cost_of
 from llmkit.models import get_model_info
 from llmkit.request import Prompt
+from llmkit.request.checks import check_whole
 from llmkit.tokenizer import TokenCount, count_tokens
 from llmkit.types import Usage
 
@@ -47,8 +48,9 @@ def estimate_cost(prompt: Prompt, model: str, max_tokens: int | None = None) -> 
 
     Raises:
         ModelNotFoundError: The registry does not know the model.
-        InvalidRequestError: The prompt can't be meant.
+        InvalidRequestError: The prompt or `max_tokens` can't be meant.
     """
+    max_tokens = check_whole("max_tokens", max_tokens, 1)
     info = get_model_info(model)
     messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     tokens = count_tokens(model, messages)

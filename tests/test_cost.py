@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from llmkit.cost import cost_of
+from llmkit.cost import cost_of, why_unknown
+from llmkit.errors import InvalidRequestError
+from llmkit.estimates import estimate_cost
 from llmkit.models import ModelInfo, PriceChange, get_model_info
 from llmkit.types import Usage
 
@@ -83,6 +85,29 @@ def test_costs_agree_with_a_calculation_by_hand(name: str, usage: Usage, cost: D
 def test_what_is_not_known_makes_the_cost_unknown(usage: Usage, info: ModelInfo) -> None:
     """A missing count or a missing price gives None, never a sum that is too low."""
     assert cost_of(usage, info) is None
+
+
+@pytest.mark.parametrize(
+    ("usage", "info", "reason"),
+    [
+        (Usage(1, None), model(input="1", output="1"), "did not say how many tokens"),
+        (Usage(1, 1), ModelInfo("m", "p"), "no price of m"),
+        (Usage(10, 1, 8, 8), model(input="1", output="1"), "more cached tokens than tokens"),
+        (Usage(10, 1, 5), model(input="1", output="1"), "lacks one of the prices of m"),
+        (Usage(10, -1), model(input="1", output="1"), "below zero"),
+    ],
+)
+def test_an_unknown_cost_has_its_reason(usage: Usage, info: ModelInfo, reason: str) -> None:
+    """Whoever finds no cost on a reply is told what was missing."""
+    assert cost_of(usage, info) is None
+    assert reason in why_unknown(usage, info)
+
+
+@pytest.mark.parametrize("max_tokens", [0, -5, "5", True, 2.5])
+def test_no_estimate_of_an_answer_that_cannot_be(max_tokens: Any) -> None:
+    """A length that no call would take is an error here, too, not an unknown cost."""
+    with pytest.raises(InvalidRequestError, match="max_tokens"):
+        estimate_cost("Hi", "gpt-6-luna", max_tokens)
 
 
 def test_a_price_that_is_not_needed_need_not_be_known() -> None:
