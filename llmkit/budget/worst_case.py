@@ -14,7 +14,8 @@ picture. It never exceeds the model's context window, beyond which the vendor re
 in every tier of prices that a prompt of the bound's length reaches.
 
 Not known here, and so not reserved: what a vendor bills besides tokens (a search, a container), a
-dearer service tier, caching for longer than the default. They are charged when the reply says them.
+dearer service tier, caching for longer than the default (Anthropic's hour). They are charged only
+if the adapter's reply names its own cost: the registry's prices don't have them either.
 """
 
 from __future__ import annotations
