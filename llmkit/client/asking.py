@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from llmkit.client.middleware import Middleware, check_middleware, run_through
+from llmkit.client.middleware import Middleware, as_stream, check_middleware, run_through
 from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
 from llmkit.performance import Observer
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from llmkit.streams import Stream
 
 __all__ = ["Asking"]
-
-R = TypeVar("R")
 
 
 class Asking:
@@ -115,7 +113,7 @@ class Asking:
         from llmkit.fallback import stream_in_turn
 
         targets, request = self._read(prompt, chain, keywords, streamed=True)
-        return self._through_middleware(
+        return self._stream_through_middleware(
             lambda request: stream_in_turn(targets, request, self._leads_on()), request, targets
         )
 
@@ -145,7 +143,7 @@ class Asking:
         from llmkit.parallel import stream_in_race
 
         targets, request = self._read(prompt, self._racers(models), keywords, streamed=True)
-        return self._through_middleware(
+        return self._stream_through_middleware(
             lambda request: stream_in_race(targets, request, hedge_after), request, targets
         )
 
@@ -243,15 +241,24 @@ class Asking:
         return replace(target, options=options)
 
     def _through_middleware(
-        self, call: Callable[[Request], R], request: Request, targets: Sequence[Target]
-    ) -> R:
+        self, call: Callable[[Request], Completion], request: Request, targets: Sequence[Target]
+    ) -> Completion:
+        if not self._middleware:
+            return call(request)
+        timeout = targets[0].options.timeout
+        return run_through(self._middleware, request, call, (Completion,), timeout)
+
+    def _stream_through_middleware(
+        self, call: Callable[[Request], Stream], request: Request, targets: Sequence[Target]
+    ) -> Stream:
         if not self._middleware:
             return call(request)
         from llmkit.streams import Stream
 
-        return run_through(
-            self._middleware, request, call, (Completion, Stream), targets[0].options.timeout
-        )
+        kinds = (Stream, Completion)
+        timeout = targets[0].options.timeout
+        result: Stream | Completion = run_through(self._middleware, request, call, kinds, timeout)
+        return as_stream(result) if isinstance(result, Completion) else result
 
     def _leads_on(self) -> Callable[[BaseException], bool]:
         from llmkit.fallback import falls_back_on

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
 from llmkit.request import Request
 from llmkit.scope import CallInterrupted, Scope
+from llmkit.types import Chunk, Completion
 
-__all__ = ["Middleware", "check_middleware", "run_through"]
+if TYPE_CHECKING:
+    from llmkit.streams import ChunkSource, Stream
+
+__all__ = ["Middleware", "as_stream", "check_middleware", "run_through"]
 
 R = TypeVar("R")
 
@@ -77,6 +81,25 @@ def run_through(
         except CallInterrupted as interruption:  # a middleware waited for something in the Scope
             raise interruption.to_error(model=request.model) from None
     return result
+
+
+def as_stream(reply: Completion) -> Stream:
+    """Returns a middleware's own answer to a call that streams as the stream that was asked for."""
+    from llmkit.streams import Stream
+
+    def source() -> ChunkSource:
+        yield from ()
+        return reply
+
+    return Stream(
+        source(),
+        first=Chunk(reply.text) if reply.text else None,
+        ended=None if reply.text else reply,
+        scope=Scope(),
+        idle_timeout=None,
+        describe=lambda error: error,
+        on_end=lambda outcome: None,
+    )
 
 
 def _around(

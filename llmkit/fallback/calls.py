@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from llmkit.errors import LLMError
+from llmkit.errors import ContentFilterError, LLMError
 from llmkit.fallback.turns import Candidate, ShouldFallback, in_turn
 from llmkit.pipeline import Begun, LogicalCall, ModelCall, Target, stand_in
 from llmkit.request import Request
@@ -39,8 +39,23 @@ def complete_in_turn(
     """
     chain = _Chain(targets, request, streamed=False)
 
+    def ask(model_call: ModelCall, forced: bool) -> Completion:
+        reply = model_call.answer(forced)
+        # Some vendors refuse by an error, others in an answer; the last model's answer is kept.
+        if reply.finish_reason == "content_filter" and not chain.is_last(model_call):
+            refused = ContentFilterError(
+                "the answer was refused or cut off for its content",
+                provider=model_call.adapter.provider,
+                model=model_call.adapter.model,
+                request_id=reply.request_id,
+                attempts=model_call.attempts,
+            )
+            if leads_on(refused):
+                raise refused
+        return reply
+
     def step() -> tuple[ModelCall, Completion]:
-        at, answer = chain.run(ModelCall.answer, leads_on)
+        at, answer = chain.run(ask, leads_on)
         if on_answer is not None:
             on_answer(at)
         return answer
@@ -81,6 +96,10 @@ class _Chain:
         self._request = request
         self._parts = {0: first}
 
+    def is_last(self, model_call: ModelCall) -> bool:
+        """Says whether nobody can be asked after this model."""
+        return self._parts.get(len(self._targets) - 1) is model_call
+
     def run(
         self, ask: Callable[[ModelCall, bool], T], leads_on: ShouldFallback
     ) -> tuple[int, tuple[ModelCall, T]]:
@@ -93,11 +112,14 @@ class _Chain:
     ) -> Candidate[tuple[ModelCall, T]]:
         adapter = self._targets[at].adapter
 
+        def window() -> int | None:
+            return adapter.info.context_window
+
         def take_part(forced: bool) -> tuple[ModelCall, T]:
             model_call = self._part(at)
             return model_call, ask(model_call, forced)
 
-        return Candidate(adapter.model, lambda: adapter.info.context_window, take_part)
+        return Candidate(adapter.model, window, take_part, adapter.provider)
 
     def _part(self, at: int) -> ModelCall:
         if at not in self._parts:

@@ -107,7 +107,10 @@ def select_models(
         chosen = _sorted_by(strategy, task)
     if requested_model is not None:
         chosen = [requested_model, *chosen]
-    names = list(dict.fromkeys(chosen))
+    by_full_name: dict[str, str] = {}
+    for name in chosen:
+        by_full_name.setdefault(_full_name(name), name)
+    names = list(by_full_name.values())
     if not names:
         raise ConfigurationError(
             "no model fits: none of a provider whose key is set can do what task_context asks for "
@@ -171,6 +174,15 @@ def _may_fit(task: _Task, name: str) -> bool:
         return task.fits(get_model_info(name))
     except ModelNotFoundError:
         return True  # of which nothing is known; the user named it
+
+
+def _full_name(name: str) -> str:
+    """Returns the one name of a model, which may be written in several ways."""
+    try:
+        info = get_model_info(name)
+    except ModelNotFoundError:
+        return name
+    return f"{info.provider}:{info.name}"
 
 
 def _price(info: ModelInfo) -> Decimal:

@@ -48,9 +48,11 @@ def falls_back_on(given: FallbackOn = None) -> ShouldFallback:
     Raises:
         InvalidRequestError: It is neither, or there is no such code.
     """
-    if callable(given):
+    if callable(given) and not isinstance(given, type):
         return given
     try:
+        if isinstance(given, type):  # of exceptions, say: calling it would say yes to everything
+            raise TypeError
         codes = FALLBACK_CODES if given is None else frozenset(map(ErrorCode, given))
     except (TypeError, ValueError):
         raise InvalidRequestError(
@@ -74,11 +76,13 @@ class Candidate(Generic[T]):
         name: What it is called.
         window: Returns the size of its context window in tokens; None when unknown.
         ask: Tries it; told whether it has to be tried although its circuit is open.
+        provider: Its model's provider, for its errors; None without one.
     """
 
     name: str
     window: Callable[[], int | None]
     ask: Callable[[bool], T]
+    provider: str | None = None
 
 
 def in_turn(
@@ -147,7 +151,7 @@ def _try_one(candidate: Candidate[T], share: float | None, others_wait: bool) ->
     except CallInterrupted as interruption:
         if scope is not None and scope.cancelled:
             raise
-        raise interruption.to_error(model=candidate.name) from None
+        raise interruption.to_error(provider=candidate.provider, model=candidate.name) from None
 
 
 def _ends_all(error: Exception, leads_on: ShouldFallback) -> bool:

@@ -64,7 +64,13 @@ def race_models(
         raise InvalidRequestError(f"models={brief(models)}: expected a list of at least one name")
     keywords = dict(additional_params or {})
     hedge_after = keywords.pop("hedge_after", None)
-    keywords.update(max_tokens=max_tokens, temperature=temperature, top_p=top_p, timeout=timeout)
+    named = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "timeout": timeout,
+    }
+    keywords.update({name: value for name, value in named.items() if value is not None})
     calls = [(adapter, adapter.read_call(prompt, keywords)) for adapter in map(get_adapter, models)]
     targets = [
         Target(adapter, replace(options, tracked=track_metrics)) for adapter, (_, options) in calls
@@ -83,8 +89,8 @@ def execute_parallel(
 ) -> list[T | BaseException]:
     """Runs independent operations side by side.
 
-    Each runs on a thread of a pool, in a copy of the caller's context: budgets and deadlines around
-    this call hold for it.
+    Each runs on one of a few threads, in a copy of the caller's context: budgets and deadlines
+    around this call hold for it.
 
     Args:
         operations: Functions without arguments.

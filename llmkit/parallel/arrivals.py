@@ -37,11 +37,11 @@ class Arrivals(Generic[T]):
                 self._flag.set()
             return True
 
-    def next(self, scope: Scope, doing: str, timeout: float | None = None) -> T | None:
+    def next(self, scope: Scope | None, doing: str, timeout: float | None = None) -> T | None:
         """Waits for the next item.
 
         Args:
-            scope: Bounds the wait.
+            scope: Bounds the wait; None leaves that to `timeout`.
             doing: What is being waited for, for the error's message.
             timeout: Seconds; None as long as the Scope lasts.
 
@@ -55,7 +55,10 @@ class Arrivals(Generic[T]):
             if self._items:
                 return self._items.popleft()
             flag = self._flag = Flag()
-        scope.wait(flag, doing, timeout)
+        if scope is None:
+            flag.wait(timeout)
+        else:
+            scope.wait(flag, doing, timeout)
         with self._lock:
             self._flag = None
             return self._items.popleft() if self._items else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from llmkit.errors import InvalidRequestError
+from llmkit.errors import CancelledError, ErrorCode, InvalidRequestError
 from llmkit.log import brief
 from llmkit.parallel.racing import Racer, race
 from llmkit.performance import get_performance_tracker
@@ -80,18 +80,23 @@ def stream_in_race(
     """
     parts, call, head_starts = _line_up(targets, request, hedge_after, streamed=True)
 
-    def discard(begun: Begun) -> None:
+    def begin(part: ModelCall) -> tuple[ModelCall, Begun]:
+        return part, part.begin_fresh(call.scope)
+
+    def discard(late: tuple[ModelCall, Begun]) -> None:
+        part, begun = late
         begun.scope.cancel("another model was faster")
         begun.scope.close_held()
+        part.end_stream(CancelledError("another model was faster"))
 
     def step() -> tuple[ModelCall, Begun]:
         cached = _find_cached(parts)
         if cached is not None:
             return parts[cached[0]], begin_replay(cached[1], call.scope)
-        racers = _racers(call, parts, head_starts, lambda part: part.begin_fresh(call.scope))
-        at, begun = race(racers, lambda begun: True, discard)
-        parts[at].warnings += _losers(call, parts[at])
-        return parts[at], begun
+        racers = _racers(call, parts, head_starts, begin)
+        _, (part, begun) = race(racers, lambda begun: True, discard)
+        part.warnings += _losers(call, part)
+        return part, begun
 
     return call.stream(step)
 
@@ -127,7 +132,7 @@ def _racers(
                 call.asked.append(part)
             return run(part)
 
-        return Racer(part.adapter.model, take_part, head_start)
+        return Racer(part.adapter.model, take_part, head_start, part.adapter.provider)
 
     return [racer(part, head_start) for part, head_start in zip(parts, head_starts, strict=True)]
 
@@ -146,12 +151,13 @@ def _head_start(hedge_after: HedgeAfter, model: str) -> float | None:
 
 
 def _losers(call: LogicalCall, winner: ModelCall) -> tuple[str, ...]:
-    """Says who was cut: such a request may be billed, and nobody says how much."""
-    cut = [
+    """Says whose requests may be billed though they were cut, or answered in vain."""
+    lost = [
         part.adapter.model
         for part in call.asked
-        if part is not winner and len(part.attempts_if_cut) > len(part.attempts)
+        if part is not winner
+        and any(each.code in (None, ErrorCode.LLM_CANCELLED) for each in part.attempts_if_cut)
     ]
-    if not cut:
+    if not lost:
         return ()
-    return (f"{', '.join(cut)} lost the race and was cut off: what that cost is unknown",)
+    return (f"{', '.join(lost)} lost the race: what that cost is not known, nor part of `cost`",)

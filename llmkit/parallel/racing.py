@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -16,21 +17,27 @@ __all__ = ["Racer", "race"]
 
 T = TypeVar("T")
 
+# Seconds for which a race whose time is over waits for the racers to say how far they got: their
+# time ended in the same moment. Only what can't be cut, such as a user's own adapter, takes longer.
+LAST_WORDS = 0.05
+
 
 @dataclass(slots=True)
 class Racer(Generic[T]):
     """One that takes part.
 
     Attributes:
-        name: What it is called.
+        name: What it is called: its model.
         run: Does it, on a thread of its own, inside a Scope of its own.
         head_start: Seconds after which the next one starts, if this one has not arrived; None
             starts the next one at once.
+        provider: Its model's provider, for its errors; None without one.
     """
 
     name: str
     run: Callable[[], T]
     head_start: float | None = None
+    provider: str | None = None
 
 
 @dataclass(slots=True)
@@ -97,26 +104,22 @@ class _Race(Generic[T]):
                 self._drop(self._second_best[1])
 
     def _first_good(self) -> tuple[int, T]:
-        while self._running:
+        good: tuple[int, T] | None = None
+        while good is None and self._running:
             try:
                 arrival = self._next_arrival()
             except CallInterrupted as interruption:
                 if self._around.cancelled:
                     raise
-                self._time_out(interruption)
+                good = self._hear_last_words(interruption)
                 break
-            if arrival is not None:
-                self._running -= 1
-                if arrival.error is not None:
-                    self._errors[arrival.at] = arrival.error
-                elif arrival.result is not None:
-                    if self._is_good(arrival.result):
-                        return arrival.at, arrival.result
-                    self._put_aside(arrival.at, arrival.result)
-            self._start_next()
-        if self._second_best is not None:
-            return self._second_best
-        raise self._all_failed()
+            good = self._take_in(arrival)
+            if good is None:
+                self._start_next()
+        good = good or self._second_best
+        if good is None:
+            raise self._all_failed()
+        return good
 
     def _next_arrival(self) -> _Arrival[T] | None:
         """Waits for a racer; returns None when the next one shall start first."""
@@ -128,16 +131,35 @@ class _Race(Generic[T]):
             newest.head_start if others_wait else None,
         )
 
-    def _put_aside(self, at: int, result: T) -> None:
-        if self._second_best is None:
-            self._second_best = at, result
-        else:
-            self._drop(result)
+    def _take_in(self, arrival: _Arrival[T] | None) -> tuple[int, T] | None:
+        """Notes what a racer brought; returns it if it wins."""
+        if arrival is None:
+            return None
+        self._running -= 1
+        if arrival.error is not None:
+            self._errors[arrival.at] = arrival.error
+        elif arrival.result is not None:
+            if self._is_good(arrival.result):
+                return arrival.at, arrival.result
+            if self._second_best is None:
+                self._second_best = arrival.at, arrival.result
+            else:
+                self._drop(arrival.result)
+        return None
 
-    def _time_out(self, interruption: CallInterrupted) -> None:
+    def _hear_last_words(self, interruption: CallInterrupted) -> tuple[int, T] | None:
+        """Takes in what the racers bring whose time has just ended."""
+        ends = time.monotonic() + LAST_WORDS
+        good: tuple[int, T] | None = None
+        while good is None and self._running and (left := ends - time.monotonic()) > 0:
+            good = self._take_in(self._arrivals.next(None, "", left))
         for at in range(len(self._scopes)):
-            error = interruption.to_error(model=self._racers[at].name)
-            self._errors.setdefault(at, error)
+            self._errors.setdefault(at, self._error_of(at, interruption))
+        return good
+
+    def _error_of(self, at: int, interruption: CallInterrupted) -> LLMError:
+        racer = self._racers[at]
+        return interruption.to_error(provider=racer.provider, model=racer.name)
 
     def _start_next(self) -> None:
         """Starts the next racer, and those that it does not get a head start on."""
@@ -160,20 +182,26 @@ class _Race(Generic[T]):
         arrival: _Arrival[T] = _Arrival(at)
         try:
             with scope.entered():
+                scope.check("starting")  # it may be over before this thread got going
                 arrival.result = self._racers[at].run()
         except LLMError as error:
             arrival.error = error
         except CallInterrupted as interruption:
-            arrival.error = interruption.to_error(model=self._racers[at].name)
+            arrival.error = self._error_of(at, interruption)
         # Whatever else happens on this thread has to reach the caller, or it would wait for ever.
         except BaseException as error:
             get_logger("parallel").warning("%s failed: %r", self._racers[at].name, error)
             arrival.error = LLMError(
-                f"{type(error).__name__}: {error}", model=self._racers[at].name, retryable=False
+                f"{type(error).__name__}: {error}",
+                provider=self._racers[at].provider,
+                model=self._racers[at].name,
+                retryable=False,
             )
             arrival.error.__cause__ = error
         if not self._arrivals.put(arrival):
             self._drop(arrival.result)
+        # The error's traceback knows this frame: together they would wait for the collector.
+        del arrival
 
     def _drop(self, result: T | None) -> None:
         if result is not None:

@@ -1,14 +1,15 @@
-"""Independent operations on a bounded pool of threads."""
+"""Independent operations on a bounded number of threads."""
 
 from __future__ import annotations
 
+import collections
 import contextvars
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from llmkit.parallel.arrivals import Arrivals
 from llmkit.scope import CallInterrupted, Scope
-from llmkit.threads import executor
+from llmkit.threads import TooManyThreadsError, start
 
 __all__ = ["side_by_side"]
 
@@ -35,6 +36,7 @@ def side_by_side(
     Raises:
         Exception: The first one of a task, unless `return_exceptions`.
         LLMTimeoutError: The time was over first, unless `return_exceptions`.
+        TooManyThreadsError: The system has not a single further thread.
     """
     return _SideBySide(tasks, Scope(timeout), return_exceptions).run(workers)
 
@@ -46,49 +48,74 @@ class _SideBySide(Generic[T]):
         self._tasks = tasks
         self._scope = scope
         self._return_exceptions = return_exceptions
+        self._waiting = collections.deque(range(len(tasks)))
         self._results: dict[int, Any] = {}
         self._arrivals: Arrivals[tuple[int, T | None, BaseException | None]] = Arrivals()
 
     def run(self, workers: int) -> list[T | BaseException]:
-        pool = executor(workers, "parallel")
         numbers = range(len(self._tasks))
         try:
             with self._scope.entered():
-                for at in numbers:
-                    pool.submit(contextvars.copy_context().run, self._run_one, at)
+                self._start(min(workers, len(self._tasks)))
                 self._collect()
         except CallInterrupted as interruption:
             if not self._return_exceptions or self._scope.cancelled:
                 raise interruption.to_error() from None
+            for arrival in self._arrivals.close():
+                self._take_in(*arrival)
             for at in numbers:
                 self._results.setdefault(at, interruption.to_error())
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            self._waiting.clear()
             self._scope.cancel("the operations that it belonged to are over")
             self._arrivals.close()
         return [self._results[at] for at in numbers]
+
+    def _start(self, workers: int) -> None:
+        # Not an executor's threads: the interpreter's exit would wait for an operation that hangs.
+        context = contextvars.copy_context()
+        for started in range(workers):
+            try:
+                start(lambda: self._work(context), "parallel")
+            except TooManyThreadsError:
+                if not started:
+                    raise
+                return  # those that there are do all the work
+
+    def _work(self, context: contextvars.Context) -> None:
+        while self._waiting:
+            try:
+                at = self._waiting.popleft()
+            except IndexError:  # another thread was faster
+                return
+            context.copy().run(self._run_one, at)
 
     def _collect(self) -> None:
         doing = f"running {len(self._tasks)} operations side by side"
         while len(self._results) < len(self._tasks):
             arrival = self._arrivals.next(self._scope, doing)
             if arrival is not None:
-                at, result, error = arrival
-                if error is None:
-                    self._results[at] = result
-                elif self._return_exceptions and isinstance(error, Exception):
-                    self._results[at] = error
-                else:
-                    raise error
+                self._take_in(*arrival)
+
+    def _take_in(self, at: int, result: T | None, error: BaseException | None) -> None:
+        if error is None:
+            self._results[at] = result
+        elif self._return_exceptions and isinstance(error, Exception):
+            self._results[at] = error
+        else:
+            raise error
 
     def _run_one(self, at: int) -> None:
         result: T | None = None
         failure: BaseException | None = None
         try:
-            with Scope(parent=self._scope).entered():
+            with Scope(parent=self._scope).entered() as scope:
+                scope.check("starting")
                 result = self._tasks[at]()
         except CallInterrupted as interruption:
             failure = interruption.to_error()
         except BaseException as error:  # handed to the caller
             failure = error
         self._arrivals.put((at, result, failure))
+        # An error's traceback knows this frame: together they would wait for the collector.
+        del failure

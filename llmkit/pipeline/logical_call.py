@@ -70,8 +70,6 @@ class LogicalCall:
     @property
     def attempts(self) -> tuple[Attempt, ...]:
         """Every HTTP request that was made, of whatever model; of a racer that lost, as cut."""
-        if len(self.asked) == 1:
-            return self.asked[0].attempts
         return tuple(attempt for each in self.asked for attempt in each.attempts_if_cut)
 
     def take(self, hit: Completion) -> Completion:
