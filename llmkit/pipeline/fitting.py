@@ -55,7 +55,9 @@ def fit_to_model(
     return request, warnings
 
 
-def say_for(request: Request, provider: str, info: ModelInfo) -> tuple[Request, tuple[str, ...]]:
+def say_for(
+    request: Request, provider: str, info: ModelInfo, *, same_address: bool = True
+) -> tuple[Request, tuple[str, ...]]:
     """Says a request for a model that stands in for the one it was meant for.
 
     What only the first one's vendor understands stays behind, its extra headers above all: there
@@ -65,6 +67,8 @@ def say_for(request: Request, provider: str, info: ModelInfo) -> tuple[Request, 
         request: The request, as it was meant for the first model.
         provider: The first model's provider.
         info: The model that stands in.
+        same_address: Whether the two are asked at the same address; where not, the extra headers
+            stay behind although the provider is the same.
 
     Returns:
         The request for this model, and what its user should know.
@@ -77,6 +81,9 @@ def say_for(request: Request, provider: str, info: ModelInfo) -> tuple[Request, 
         if own:
             changes.update(vendor_parameters={}, extra_body={}, extra_headers={})
             warnings.append(f"{', '.join(own)}: meant for {provider}, not sent to {info.full_name}")
+    elif request.extra_headers and not same_address:
+        changes["extra_headers"] = {}
+        warnings.append(f"extra_headers: not sent to the other address of {info.full_name}")
     longest = info.max_output_tokens
     if request.max_tokens is not None and longest is not None and request.max_tokens > longest:
         changes["max_tokens"] = longest

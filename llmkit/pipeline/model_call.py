@@ -290,7 +290,12 @@ def stand_in(first: ModelCall, request: Request, target: Target) -> ModelCall:
         InvalidRequestError: The model does not take what is asked, and `on_unsupported` is
             "error".
     """
-    said, warnings = say_for(request, first.adapter.provider, target.adapter.info)
+    said, warnings = say_for(
+        request,
+        first.adapter.provider,
+        target.adapter.info,
+        same_address=first.adapter.address == target.adapter.address,
+    )
     return ModelCall(
         target.adapter,
         said,
