@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from llmkit.models.info import FIELDS, ModelInfo, PriceChange
+from llmkit.models.info import FIELDS, QUALITIES, ModelInfo, PriceChange
 
 __all__ = ["UNREADABLE", "read_record"]
 
@@ -15,12 +15,13 @@ __all__ = ["UNREADABLE", "read_record"]
 UNREADABLE = (TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
 _TOKENS = ("context_window", "max_input_tokens", "max_output_tokens")
-_DATES = ("released", "shutdown", "as_of")
-_LISTS = {"capabilities": frozenset, "refuses": frozenset, "reasoning_efforts": tuple}
 _WORDS = ("api", "encoding", "successor", "speed", "quality", "source")
+_CHOICES = {
+    "api": ("chat", "responses"),
+    "speed": ("fast", "medium", "slow"),
+    "quality": QUALITIES,
+}
 _PRICES = ("input", "output", "cache_read", "cache_write")
-_PRICE_LISTS = ("prices", "batch_prices")
-_TIER_LISTS = ("price_tiers", "batch_price_tiers")
 # In a record, but not facts of a ModelInfo.
 _OTHER = frozenset({"aliases"})
 
@@ -41,20 +42,20 @@ def read_record(name: str, record: Mapping[str, Any]) -> ModelInfo:
     """
     given = {key: value for key, value in record.items() if value is not None}
     facts = {key: value for key, value in given.items() if key not in _OTHER}
-    _check_words("aliases", given.get("aliases", ()))
+    _named("aliases", _read_words, given.get("aliases", ()))
     _check_plain_facts(facts)
-    for key in _DATES:
+    for key, read in _READERS.items():
         if key in facts:
-            facts[key] = _read_day(facts[key])
-    for key, kind in _LISTS.items():
-        if key in facts:
-            facts[key] = kind(facts[key])
-    if "modalities" in facts:
-        facts["modalities"] = {way: tuple(words) for way, words in facts["modalities"].items()}
-    facts.update(_read_price_lists(facts))
-    if "price_changes" in facts:
-        facts["price_changes"] = _read_changes(facts["price_changes"])
+            facts[key] = _named(key, read, facts[key])
     return ModelInfo(name=name, **facts)
+
+
+def _named(key: str, read: Callable[[Any], Any], value: Any) -> Any:
+    """Reads a value; an error names the fact."""
+    try:
+        return read(value)
+    except UNREADABLE as error:
+        raise ValueError(f"{key}={value!r:.80}: {error}") from error
 
 
 def _check_plain_facts(facts: Mapping[str, Any]) -> None:
@@ -63,11 +64,12 @@ def _check_plain_facts(facts: Mapping[str, Any]) -> None:
         raise ValueError(f"unknown facts {sorted(strange)}")
     if not isinstance(facts.get("provider"), str) or not facts["provider"]:
         raise ValueError("provider= is missing")
-    for key in _LISTS.keys() & facts.keys():
-        _check_words(key, facts[key])
     for key in _WORDS:
         if not isinstance(facts.get(key, ""), str):
             raise ValueError(f"{key}={facts[key]!r}: expected a word")
+    for key, words in _CHOICES.items():
+        if facts.get(key, words[0]) not in words:
+            raise ValueError(f"{key}={facts[key]!r}: expected one of {', '.join(words)}")
     if not isinstance(facts.get("limited_access", False), bool):
         raise ValueError(f"limited_access={facts['limited_access']!r}: expected true or false")
     for key in _TOKENS:
@@ -75,52 +77,95 @@ def _check_plain_facts(facts: Mapping[str, Any]) -> None:
             raise ValueError(f"{key}={facts[key]!r}: expected a number of tokens")
 
 
-def _check_words(key: str, words: Any) -> None:
-    if isinstance(words, str) or not all(isinstance(word, str) for word in words):
-        raise ValueError(f"{key}={words!r}: expected a list of words")
+def _read_words(words: Any) -> tuple[str, ...]:
+    if isinstance(words, str | Mapping) or not isinstance(words, Iterable):
+        raise TypeError("expected a list of words")
+    read = tuple(words)
+    if not all(isinstance(word, str) for word in read):
+        raise TypeError("expected a list of words")
+    return read
+
+
+def _read_modalities(modalities: Any) -> dict[str, tuple[str, ...]]:
+    _check_table(modalities)
+    return {way: _read_words(words) for way, words in modalities.items()}
 
 
 def _read_day(day: Any) -> datetime.date:
     if isinstance(day, datetime.datetime):
         return day.date()
-    return day if isinstance(day, datetime.date) else datetime.date.fromisoformat(day)
+    if isinstance(day, datetime.date):
+        return day
+    try:
+        return datetime.date.fromisoformat(day)
+    except (TypeError, ValueError):
+        raise ValueError("expected a day such as 2027-01-31") from None
 
 
-def _read_price_lists(record: Mapping[str, Any]) -> dict[str, Any]:
-    read: dict[str, Any] = {
-        key: _read_prices(record[key]) for key in _PRICE_LISTS if record.get(key) is not None
-    }
-    read.update((key, _read_tiers(record[key])) for key in _TIER_LISTS if record.get(key))
+def _check_table(value: Any) -> None:
+    if not isinstance(value, Mapping):
+        raise TypeError("expected a table")
+
+
+def _read_prices(record: Any) -> dict[str, Decimal]:
+    _check_table(record)
+    if strange := record.keys() - set(_PRICES):
+        raise ValueError(f"unknown prices {sorted(strange)}")
+    return {key: _named(key, _read_price, price) for key, price in record.items()}
+
+
+def _read_price(price: Any) -> Decimal:
+    try:
+        read = Decimal(str(price))
+    except ArithmeticError:
+        read = Decimal("nan")
+    if not read.is_finite() or read < 0:
+        raise ValueError("expected USD per million tokens")
     return read
 
 
-def _read_prices(record: Mapping[str, Any]) -> dict[str, Decimal]:
-    if strange := record.keys() - set(_PRICES):
-        raise ValueError(f"unknown prices {sorted(strange)}")
-    prices = {key: Decimal(str(price)) for key, price in record.items()}
-    for key, price in prices.items():
-        if not price.is_finite() or price < 0:
-            raise ValueError(f"the price {key}={price}: expected USD per million tokens")
-    return prices
-
-
-def _read_tiers(tiers: Iterable[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+def _read_tiers(tiers: Iterable[Any]) -> tuple[Mapping[str, Any], ...]:
     """Returns the tiers, the one for the longest prompts last."""
     read = []
     for tier in tiers:
+        _check_table(tier)
         prices = dict(tier)
-        above = prices.pop("above_input_tokens")
+        above = prices.pop("above_input_tokens", None)
         if type(above) is not int:
             raise ValueError(f"above_input_tokens={above!r}: expected a number of tokens")
         read.append({"above_input_tokens": above, **_read_prices(prices)})
     return tuple(sorted(read, key=lambda tier: tier["above_input_tokens"]))
 
 
-def _read_changes(changes: Iterable[Mapping[str, Any]]) -> tuple[PriceChange, ...]:
+def _read_changes(changes: Iterable[Any]) -> tuple[PriceChange, ...]:
     """Returns the changes, the last one last."""
     read: list[PriceChange] = []
     for change in changes:
-        if strange := change.keys() - {"from", *_PRICE_LISTS, *_TIER_LISTS}:
-            raise ValueError(f"price_changes: unknown facts {sorted(strange)}")
-        read.append(PriceChange(_read_day(change["from"]), **_read_price_lists(change)))
+        _check_table(change)
+        lists = {key: value for key, value in change.items() if key != "from" and value is not None}
+        if strange := lists.keys() - _PRICE_READERS.keys():
+            raise ValueError(f"unknown facts {sorted(strange)}")
+        start = _named("from", _read_day, change.get("from"))
+        read.append(
+            PriceChange(
+                start,
+                **{key: _named(key, _PRICE_READERS[key], value) for key, value in lists.items()},
+            )
+        )
     return tuple(sorted(read, key=lambda change: change.start))
+
+
+_PRICE_READERS: Mapping[str, Callable[[Any], Any]] = {
+    "prices": _read_prices,
+    "batch_prices": _read_prices,
+    "price_tiers": _read_tiers,
+    "batch_price_tiers": _read_tiers,
+}
+_READERS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("released", "shutdown", "as_of"), _read_day),
+    **dict.fromkeys(("capabilities", "refuses"), lambda words: frozenset(_read_words(words))),
+    "reasoning_efforts": _read_words,
+    "modalities": _read_modalities,
+    **_PRICE_READERS,
+    "price_changes": _read_changes,
+}
