@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmkit.errors import InvalidRequestError
@@ -161,10 +161,9 @@ class _Counter:
     def add(self, text_or_messages: TextOrMessages) -> int:
         if isinstance(text_or_messages, str):
             return self._text(text_or_messages)
-        try:
-            return _PER_REPLY + sum(map(self._message, text_or_messages))
-        except (TypeError, AttributeError) as error:
-            raise InvalidRequestError(f"expected a text or messages to count: {error}") from error
+        if isinstance(text_or_messages, Mapping) or not isinstance(text_or_messages, Iterable):
+            raise _not_countable(text_or_messages)
+        return _PER_REPLY + sum(map(self._message, text_or_messages))
 
     def _text(self, text: str) -> int:
         if self._encoding is not None and not _has_endless_blanks(text):
@@ -178,12 +177,16 @@ class _Counter:
             fields = {
                 each.name: getattr(message, each.name) for each in dataclasses.fields(message)
             }
+        elif isinstance(message, Mapping):
+            fields = dict(message)
         else:
-            fields = dict(message.items())
+            raise _not_countable(message)
         role, name = fields.pop("role", None), fields.pop("name", None)
         total = _PER_MESSAGE + (self._text(str(role)) if self.has_vocabulary else 1)
         content = fields.pop("content", None)
-        parts = [content] if isinstance(content, str) else content or ()
+        parts = [content] if isinstance(content, str | Mapping) else content or ()
+        if not isinstance(parts, Iterable):
+            raise _not_countable(content)
         total += sum(map(self._part, parts))
         if isinstance(name, str):
             total += _PER_NAME + self._text(name)
@@ -209,12 +212,21 @@ class _Bound(_Counter):
 
 def _encoding_of(model: str) -> tuple[str, bool]:
     """Returns the name of a model's encoding, "" for an unknown one, and whether it is certain."""
+    if not isinstance(model, str):
+        raise InvalidRequestError(f"model={model!r:.80}: expected a name such as 'gpt-6-luna'")
     info = get_registry().find(model)
     if info is None:
         return "", False
     if info.encoding is not None:
         return info.encoding, True
     return _TAKEN.get(info.provider, ""), False
+
+
+def _not_countable(value: object) -> InvalidRequestError:
+    return InvalidRequestError(
+        "expected a text or messages [{'role': …, 'content': …}] to count, "
+        f"got {type(value).__name__}: {value!r:.80}"
+    )
 
 
 def _has_endless_blanks(text: str) -> bool:
