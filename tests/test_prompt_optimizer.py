@@ -405,6 +405,12 @@ class TestCompacting:
         assert all(f"\n{number}\n" in fitted.prompt for number in range(1, 40))
         assert fitted.report.cut == ()
 
+    @pytest.mark.parametrize("length", [97, 98, 99, 100])
+    def test_mixed_line_ends_come_to_an_end(self, length: int) -> None:
+        """Blank lines of two kinds in a row end a paragraph like any others."""
+        prompt = "".join(f"{number:0{length}}\n\r\n\r\n" for number in range(99))
+        assert fit(prompt, MODEL, 500, preserve_instructions=False).tokens <= 500
+
     def test_repeated_lines_become_a_number(self) -> None:
         """A line repeated at once stays once, with how often it came."""
         prompt = "Start.\n" + "retrying the connection\n" * 500 + "Done."

@@ -78,7 +78,7 @@ def read_text(name: str) -> str | None:
     try:
         if name == "-":
             return sys.stdin.read() if sys.stdin is not None else ""
-        with open(name, encoding="utf-8") as file:
+        with open(name, encoding="utf-8", newline="") as file:  # line ends count as they are
             return file.read()
     except UnicodeDecodeError:
         print_error(f"{name}: not a text in UTF-8")

@@ -111,7 +111,8 @@ def _paragraphs(text: str, start: int, end: int, gap: str) -> Iterator[tuple[int
             near = text[start:last].split(gap)
             if max(map(len, near)) >= _WORTH_A_MARKER:
                 near = [*takewhile(lambda each: len(each) < _WORTH_A_MARKER, near)]
-            stop = start + sum(map(len, near)) + (len(near) - 1) * len(gap)
+            # Gaps can overlap, and the last one then begins after the first.
+            stop = max(stop, start + sum(map(len, near)) + (len(near) - 1) * len(gap))
         stop = end if stop < 0 else stop + len(gap)
         yield start, stop, False
         start = stop

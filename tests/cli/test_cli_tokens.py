@@ -32,6 +32,15 @@ def test_one_file_is_one_line(capsys: Capture) -> None:
     assert capsys.readouterr().out == "2  a.txt\n"
 
 
+def test_windows_line_ends_are_counted_as_they_are(capsys: Capture) -> None:
+    """A file's count is that of what stands in it, not of what Python makes of it."""
+    text = "a\r\n \r\n\tb\r\n" * 9
+    Path("a.txt").write_bytes(text.encode())
+    assert count_tokens("gpt-4o", text) != count_tokens("gpt-4o", text.replace("\r\n", "\n"))
+    assert main(["tokens", "a.txt", "--model", "gpt-4o"]) == 0
+    assert capsys.readouterr().out == f"{count_tokens('gpt-4o', text)}  a.txt\n"
+
+
 def test_several_files_have_a_total_within_80_columns(capsys: Capture) -> None:
     """A long path is cut at its front; estimates are marked, and the total adds up."""
     Path("d" * 90).mkdir()
