@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from typing import Any
 
 from llmkit.models.info import full_name
@@ -82,19 +83,23 @@ def cross_check(
         models: The registry's records.
 
     Returns:
-        For each model the base prices of each source that lists it, and `differs`, the written
-        reason why the registry's stay, where it has one.
+        For each model the base prices of each source that lists it, and `differs`: the written
+        reason for each of these prices that the registry doesn't have, such as "litellm input".
     """
     found: Record = {}
     for name in overrides["most_used"]:
         provider = models[name]["provider"]
-        found[name] = {}
+        ours = models[name]["prices"] or {}
+        reason = overrides[provider][name].get("differs")
+        row: Record = {}
+        differs: Record = {}
         for source in sources:
             facts = source.find(provider, name, overrides["as_of"])
-            if facts is not None and facts.prices is not None:
-                found[name][source.name] = {
-                    kind: f"{price:f}" for kind, price in facts.prices.base.items()
-                }
-        if "differs" in overrides[provider][name]:
-            found[name]["differs"] = overrides[provider][name]["differs"]
+            if facts is None or facts.prices is None:
+                continue
+            row[source.name] = {kind: f"{price:f}" for kind, price in facts.prices.base.items()}
+            for kind, price in facts.prices.base.items():
+                if reason and (kind not in ours or Decimal(ours[kind]) != price):
+                    differs[f"{source.name} {kind}"] = reason
+        found[name] = {**row, "differs": differs} if differs else row
     return {"as_of": overrides["as_of"].isoformat(), "models": found}
