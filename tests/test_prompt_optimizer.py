@@ -505,6 +505,14 @@ class TestCutting:
         with pytest.raises(ContextLengthError, match="not even its beginning"):
             fit_prompt("👩\u200d👩\u200d👧\u200d👦" * 50, MODEL, 3, False, counter=CHARACTERS)
 
+    @pytest.mark.parametrize("target", [7, 8, 9, 13, 14, 20])
+    def test_a_character_that_fits_once_stays_once(self, target: int) -> None:
+        """Halves of it that would fit at either end do not keep the whole out."""
+        family = "👩\u200d👩\u200d👧\u200d👦"
+        fitted = fit_prompt(family * 50, MODEL, target, False, counter=CHARACTERS)
+        assert family in fitted.prompt
+        assert not set(fitted.prompt.replace(family, "")) & set(family)
+
     @pytest.mark.parametrize("target", [0, -1, 1.5, True, None, "8"])
     def test_wrong_targets_are_refused(self, target: Any) -> None:
         """A target that is no whole number from 1 is an error at once."""
@@ -710,6 +718,11 @@ class TestCost:
         fitting = partial(fit_prompt, text, MODEL, 2500, counter=count)
         fitted = min(_seconds(fitting) for _ in range(5))
         assert fitted < 2.2 * encoded
+
+    def test_long_lines_of_blanks_cost_nothing(self) -> None:
+        """Nobody waits for seconds while a line of blanks is searched for a request."""
+        text = "Please read:\n\n" + " " * 40_000 + "word " * 9_000
+        assert _seconds(partial(fit, text, MODEL, 100)) < 0.5
 
     def test_a_hundred_thousand_messages(self) -> None:
         """Only the latest of very many messages are counted."""

@@ -76,7 +76,7 @@ class Middle:
                 break
             edges = cuts(self.text, start, end, CHARACTERS_PER_TOKEN * left + 64)
             start, end, left = self._narrow(edges, start, end, left, tears)
-        return self._whole_characters(start, end)
+        return self._whole_characters(start, end, budget)
 
     def _edges(self, reach: int) -> list[int]:
         """Returns where paragraphs and blocks end, so far from either end of the text."""
@@ -145,11 +145,14 @@ class Middle:
         block = self._blocks[before - 1] if before else None
         return block if block and place < block.end else None
 
-    def _whole_characters(self, start: int, end: int) -> Gap:
+    def _whole_characters(self, start: int, end: int, budget: int) -> Gap:
         if start >= end:
             return Gap(start, start)
         start = near_boundary(self.text, start, -1)
         end = near_boundary(self.text, end, 1)
+        if end - start == len(self.text) and budget > 0:
+            # Half of a character fitted at either end, but perhaps a whole one does.
+            return Gap(near_boundary(self.text, 1, 1), end)
         first, last = self._block_at(start), self._block_at(min(end, len(self.text) - 1))
         torn = first and start > first.start and bool(self.text[start : first.end].strip())
         if last and torn and first is last and end < last.end:

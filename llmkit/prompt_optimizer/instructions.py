@@ -34,7 +34,7 @@ _CODE = re.compile(
     re.VERBOSE,
 )
 _CUE = re.compile(
-    r"\W*(?:please|now|then|also|finally|in\ your\ answer)?,?\s*"
+    r"\W*+(?:please|now|then|also|finally|in\ your\ answer)?,?\s*+"
     r"(?:you\ (?:are|must|should|shall|may|will)|your\ (?:task|job|answer|role)|do(?:\ not)?|don't|"
     r"never|always|make\ sure|provide|focus|answer|respond|reply|return|output|explain|analy[sz]e|"
     r"summari[sz]e|describe|translate|review|compare|extract|classify|rewrite|list|write|use|"

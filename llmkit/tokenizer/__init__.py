@@ -71,7 +71,8 @@ def count_tokens(model: str, text_or_messages: TextOrMessages) -> TokenCount:
     Exact for a model whose encoding the registry knows (OpenAI's up to gpt-5.6), when tiktoken is
     installed and the vocabulary is on disk; the first such count loads it, in about a second. The
     framing of messages follows OpenAI's published recipe. OpenAI's later models are counted with
-    the vocabulary of the former, and the count is marked as an estimate.
+    the vocabulary of the former, and the count is marked as an estimate: which one they use is not
+    published. No estimate has a margin for safety in it; whoever needs a bound adds one.
 
     Otherwise an estimate from the kinds of characters. Against OpenAI's vocabularies and that of
     the embedded model it was within 22 % for whole texts in each of 26 languages and for code, and
