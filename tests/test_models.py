@@ -4,6 +4,7 @@ import datetime
 import json
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -207,24 +208,51 @@ def test_a_model_is_found_by_each_way_to_write_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "near"),
+    ("name", "near", "asked"),
     [
-        ("gpt-6-lunar", "gpt-6-luna"),
-        ("GPT-6-LUNA", "gpt-6-luna"),
-        ("claude-haiku-5.5", "claude-haiku-5-5"),
-        ("gemini-3.8-flsh", "gemini-3.8-flash"),
+        ("gpt-6-lunar", "gpt-6-luna", "openai:gpt-6-lunar"),
+        ("GPT-6-LUNA", "gpt-6-luna", "openai:GPT-6-LUNA"),
+        ("claude-haiku-5.5", "claude-haiku-5-5", "anthropic:claude-haiku-5.5"),
+        ("gemini-3.8-flsh", "gemini-3.8-flash", "gemini:gemini-3.8-flsh"),
     ],
 )
-def test_an_unknown_model_names_near_matches(name: str, near: str) -> None:
-    """A typo is answered with the right name."""
+def test_an_unknown_model_names_near_matches(name: str, near: str, asked: str) -> None:
+    """A typo is answered with the right name, and with the provider to ask all the same."""
     with pytest.raises(ModelNotFoundError, match=f"did you mean .*{near}") as caught:
         get_model_info(name)
     assert caught.value.model == name
-    assert "openai:" in caught.value.message
+    assert asked in caught.value.message
+
+
+def test_a_model_newer_than_the_registry_is_not_sent_in_circles() -> None:
+    """Whoever wrote the provider already is not told to write it, nor shown others' models."""
+    with pytest.raises(ModelNotFoundError, match="can ask for it all the same") as caught:
+        get_model_info("openai:gpt-7")
+    assert "did you mean gpt-" in caught.value.message
+    assert ":" not in caught.value.message
+    with pytest.raises(ModelNotFoundError, match="no model 'new' of ollama"):
+        get_model_info("ollama:new")
+
+
+def test_an_absurdly_long_name_is_refused_at_once() -> None:
+    """A text in the place of the name costs no minute of searching, and fills no log."""
+    began = time.process_time()
+    with pytest.raises(ModelNotFoundError) as caught:
+        get_model_info("gpt " * 100_000)
+    assert time.process_time() - began < 2
+    assert len(caught.value.message) < 1_000
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic", "gemini", "local"])
+def test_a_provider_alone_means_its_default_model(provider: str) -> None:
+    """`model="local:"`, as README has it, is answered here as a call answers it."""
+    assert get_model_info(f"{provider}:").name == default_model(provider)
+    with pytest.raises(InvalidRequestError):
+        register_model(f"{provider}:", context_window=1)
 
 
 @pytest.mark.parametrize(
-    "name", ["", ":", "openai:", ":gpt-6-luna", "anthropic:gpt-6-luna", "xyz", "openai:x:y", "/"]
+    "name", ["", ":", "groq:", ":gpt-6-luna", "anthropic:gpt-6-luna", "xyz", "openai:x:y", "/"]
 )
 def test_what_is_no_model_is_not_found(name: str) -> None:
     """Empty parts and contradicting providers find nothing, and crash nothing."""
@@ -336,12 +364,18 @@ def test_price_tiers_are_put_in_order() -> None:
         {"provider": "p", "capabilities": 5},
         {"provider": "p", "refuses": "top_p"},
         {"provider": "p", "reasoning_efforts": "low"},
+        {"provider": "p", "modalities": {"input": "text"}},
+        {"provider": "p", "modalities": ["text"]},
+        {"provider": "p", "api": "respones"},
+        {"provider": "p", "speed": "swift"},
+        {"provider": "p", "quality": "superb"},
     ],
 )
 def test_a_fact_that_cant_be_read_is_refused_and_nothing_is_kept(facts: dict[str, Any]) -> None:
     """A slip in an own model shows at once, and leaves the registry as it was."""
-    with pytest.raises(InvalidRequestError, match="own-2"):
+    with pytest.raises(InvalidRequestError, match="own-2") as caught:
         register_model("own-2", **facts)
+    assert ([*facts] or ["provider"])[-1] in caught.value.message
     with pytest.raises(ModelNotFoundError):
         get_model_info("own-2")
     with pytest.raises(InvalidRequestError):

@@ -20,8 +20,9 @@ from llmkit.models import (
     list_available_models,
     notices_of,
     register_model,
+    usable_models,
 )
-from llmkit.settings import reload_settings
+from llmkit.settings import get_settings, reload_settings
 
 DOCUMENT: dict[str, Any] = json.loads(
     Path(models.__file__).with_name("models.json").read_text(encoding="utf-8")
@@ -69,6 +70,54 @@ def test_the_list_is_narrowed_by_what_is_asked() -> None:
     register_model("own", provider="local")
     assert "own" in list_available_models()
     assert "own" not in list_available_models(min_token_limit=1)
+
+
+def test_a_capability_that_no_model_has_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A misspelt word gives an empty list, but not a silent one."""
+    assert list_available_models(["vison", "tools"]) == []
+    (record,) = caplog.records
+    assert "'vison'" in record.getMessage()
+    assert "vision" in record.getMessage()
+    caplog.clear()
+    assert find_alternative_model("gpt-4o", ["vision"]) is not None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"min_token_limit": "100000"},
+        {"min_token_limit": 1.5},
+        {"required_capabilities": 5},
+        {"max_input_price": "cheap"},
+    ],
+)
+def test_wrong_kinds_are_refused(wrong: dict[str, Any]) -> None:
+    """A slip in an argument is an error of this library that names the argument."""
+    with pytest.raises(InvalidRequestError, match=next(iter(wrong))):
+        list_available_models(**wrong)
+
+
+def test_usable_models_are_the_listed_ones_with_their_facts() -> None:
+    """Whoever chooses by facts sees what the list shows, in its order, at the prices of today."""
+    today = datetime.date.today()
+    cut = [{"from": today, "prices": {"input": "0.5", "output": 1}}]
+    register_model("gpt-6-astra", price_changes=cut)
+    questions: list[dict[str, Any]] = [{}, {"required_capabilities": "pdf", "provider": "openai"}]
+    for asked in questions:
+        assert [info.full_name for info in usable_models(**asked)] == list_available_models(**asked)
+    (astra,) = (info for info in usable_models() if info.name == "gpt-6-astra")
+    assert astra.prices is not None
+    assert astra.prices["input"] == Decimal("0.5")
+    assert astra in usable_models(max_input_price="0.5", min_token_limit=1_000_000)
+
+
+def test_usable_models_can_obey_a_clients_own_settings() -> None:
+    """The keys and the choice of models that somebody passed count, not the process's."""
+    own = get_settings().replace(anthropic_api_key="warehouse000000sesame")
+    found = usable_models(configured_only=True, settings=own)
+    assert {info.provider for info in found} == {"anthropic", "local"}
+    assert {info.provider for info in usable_models(configured_only=True)} == {"local"}
 
 
 def test_enabled_models_decide_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,6 +232,8 @@ def test_only_configured_providers_if_asked(monkeypatch: pytest.MonkeyPatch) -> 
 def test_an_unknown_model_of_a_known_provider_has_an_alternative() -> None:
     """A model newer than the registry falls back on its provider's default."""
     assert find_alternative_model("openai:brand-new-9") == default_model("openai")
+    for keyless in ("ollama:some", "vllm:some"):
+        assert find_alternative_model(keyless) is not None
     with pytest.raises(ModelNotFoundError):
         find_alternative_model("brand-new-9")
 

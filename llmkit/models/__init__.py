@@ -7,12 +7,16 @@ that LLMKIT_MODELS_FILE names, then `register_model`; each wins over those befor
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Any
 
 from llmkit.errors import InvalidRequestError
-from llmkit.models.choosing import find_alternative_model, list_available_models, not_found
-from llmkit.models.info import ModelInfo, PriceChange
+from llmkit.models.choosing import (
+    find_alternative_model,
+    list_available_models,
+    not_found,
+    usable_models,
+)
+from llmkit.models.info import ModelInfo, PriceChange, split_model_name
 from llmkit.models.notices import notices_of
 from llmkit.models.reading import UNREADABLE
 from llmkit.models.registry import get_registry, remember
@@ -27,6 +31,7 @@ __all__ = [
     "notices_of",
     "register_model",
     "split_model_name",
+    "usable_models",
 ]
 
 
@@ -36,7 +41,8 @@ def get_model_info(model: str) -> ModelInfo:
     Args:
         model: Its name, an alias of it, or either with its provider ("openai:gpt-6-luna",
             "openai/gpt-6-luna", "groq:openai/gpt-oss-120b"). A bare name that several providers
-            have means OpenAI's, Anthropic's or Google's own, then the one listed first.
+            have means OpenAI's, Anthropic's or Google's own, then the one listed first. A provider
+            alone ("local:") means its default model.
 
     Returns:
         What is known of it. Prices are those of the day of `as_of`; see `ModelInfo.priced_on`.
@@ -80,20 +86,3 @@ def register_model(name: str, **facts: Any) -> ModelInfo:
 def default_model(provider: str) -> str | None:
     """Returns the model to use when only the provider is known; None when there is none."""
     return get_registry().defaults.get(provider)
-
-
-def split_model_name(model: str, providers: Collection[str]) -> tuple[str | None, str]:
-    """Parts a name into provider and bare name.
-
-    Args:
-        model: "gpt-6-luna", "openai:gpt-6-luna" or "openai/gpt-6-luna".
-        providers: The names that count as a provider's.
-
-    Returns:
-        The provider, or None when the name does not say it, and the bare name.
-    """
-    for separator in ":/":
-        provider, found, name = model.partition(separator)
-        if found and provider in providers:
-            return provider, name
-    return None, model

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 from llmkit.errors import InvalidRequestError, ModelNotFoundError
-from llmkit.models.info import ModelInfo
+from llmkit.log import get_logger
+from llmkit.models.entry_points import declared
+from llmkit.models.info import QUALITIES, ModelInfo, split_model_name
 from llmkit.models.notices import SOON
 from llmkit.models.registry import Registry, get_registry
-from llmkit.settings import get_settings
+from llmkit.settings import Settings, get_settings
 
-__all__ = ["find_alternative_model", "list_available_models", "not_found"]
+__all__ = ["find_alternative_model", "list_available_models", "not_found", "usable_models"]
 
 # Served on the user's own machine, by whoever started it: nobody has to configure a key.
 _KEYLESS = frozenset({"local", "ollama", "vllm"})
@@ -25,7 +27,8 @@ _ESSENTIAL = frozenset(
         *("structured_output", "tools", "video", "vision"),
     }
 )
-_QUALITIES = ("tiny", "basic", "good", "best")
+# Finding near matches takes time in proportion to the name's length.
+_LONGEST_NAME = 100
 
 
 def list_available_models(
@@ -39,7 +42,7 @@ def list_available_models(
     """Lists the models that can be used now.
 
     Args:
-        required_capabilities: All of these; None asks for none.
+        required_capabilities: All of these; None asks for none. A word that no model has is logged.
         min_token_limit: A context window of at least so many tokens; a model whose window is
             unknown is left out. None asks for none.
         provider: Of this provider only; None for all.
@@ -53,19 +56,60 @@ def list_available_models(
         otherwise all that are not retired.
 
     Raises:
-        InvalidRequestError: `max_input_price` is no price.
+        InvalidRequestError: An argument is not of its kind.
         ConfigurationError: A setting can't be read.
     """
-    wanted = _words(required_capabilities)
+    found = usable_models(
+        required_capabilities,
+        min_token_limit,
+        provider,
+        max_input_price=max_input_price,
+        configured_only=configured_only,
+    )
+    return [info.full_name for info in found]
+
+
+def usable_models(
+    required_capabilities: Iterable[str] | None = None,
+    min_token_limit: int | None = None,
+    provider: str | None = None,
+    *,
+    max_input_price: Decimal | float | str | None = None,
+    configured_only: bool = False,
+    settings: Settings | None = None,
+) -> list[ModelInfo]:
+    """Gives what `list_available_models` lists, with all that is known of each model.
+
+    Args:
+        required_capabilities: See there.
+        min_token_limit: See there.
+        provider: See there.
+        max_input_price: See there.
+        configured_only: See there.
+        settings: Whose keys and ENABLED_MODELS count; None takes the process's.
+
+    Returns:
+        The models, in the same order; their prices are those of today. Models of limited access,
+        and those that only the Responses API serves, are among them.
+
+    Raises:
+        InvalidRequestError: An argument is not of its kind.
+        ConfigurationError: A setting can't be read.
+    """
+    known = get_registry()
+    settings = settings or get_settings()
+    wanted = _words(required_capabilities, known)
     ceiling = None if max_input_price is None else _price(max_input_price)
+    if not isinstance(min_token_limit, int | None):
+        raise InvalidRequestError(f"min_token_limit={min_token_limit!r}: expected whole tokens")
     return [
-        info.full_name
-        for info in _usable(get_registry())
+        info.priced_on()
+        for info in _usable(known, settings)
         if wanted <= info.capabilities
         and (min_token_limit is None or (info.context_window or 0) >= min_token_limit)
         and provider in (None, info.provider)
         and (ceiling is None or _costs_at_most(info, ceiling))
-        and (not configured_only or _is_configured(info.provider))
+        and (not configured_only or _is_configured(info.provider, settings))
     ]
 
 
@@ -77,6 +121,8 @@ def find_alternative_model(
     configured_only: bool = False,
 ) -> str | None:
     """Finds a model to use instead of another.
+
+    For embeddings that means new vectors for everything: those of two models can't be compared.
 
     It can do what is required, its window is known to be at least as large (where that of `model`
     is known), and it can be had: not retired, open to everybody, served by an interface that this
@@ -105,17 +151,18 @@ def find_alternative_model(
     info = known.find(model) or _unknown(model, known)
     if info is None:
         raise not_found(model, known)
-    words = _words(required_capabilities)
+    words = _words(required_capabilities, known)
     wanted = info.capabilities & _ESSENTIAL if required_capabilities is None else words
+    settings = get_settings()
     tried = {info.full_name, *_full_names(exclude, known)}
     fit = [
         other
-        for other in _usable(known)
+        for other in _usable(known, settings)
         if wanted <= other.capabilities
         and (info.context_window is None or (other.context_window or 0) >= info.context_window)
         and not (other.retired() or other.limited_access or other.api == "responses")
         and other.full_name not in tried
-        and (not configured_only or _is_configured(other.provider))
+        and (not configured_only or _is_configured(other.provider, settings))
     ]
     if not fit:
         return None
@@ -132,25 +179,44 @@ def not_found(model: str, known: Registry) -> ModelNotFoundError:
     """
     import difflib
 
-    near = difflib.get_close_matches(model.lower(), list(known.names()), n=3, cutoff=0.5)
+    provider, bare = _known_provider(model, known)
+    names = [*known.names(provider)]
+    near = difflib.get_close_matches(bare.lower()[:_LONGEST_NAME], names, n=3, cutoff=0.5)
     hint = f"did you mean {', '.join(near)}? " if near else ""
-    return ModelNotFoundError(
-        f"no model {model!r} is known; {hint}A model that is newer than this list can be asked "
-        f"for with its provider, as in 'openai:{model.rpartition(':')[2]}'",
-        model=model,
-    )
+    if provider:
+        said = f"the registry lists no model {bare!r:.100} of {provider}"
+        advice = "A call can ask for it all the same; its limits and prices are unknown"
+    else:
+        owner = known.find(near[0]) if near else None
+        example = f"{owner.provider if owner else 'openai'}:{bare.rpartition(':')[2]}"
+        said = f"no model {model!r:.100} is known"
+        advice = (
+            "A model that is newer than this list can be asked for with its provider, as in "
+            f"{example!r:.100}"
+        )
+    return ModelNotFoundError(f"{said}; {hint}{advice}", model=model)
 
 
-def _usable(known: Registry) -> list[ModelInfo]:
-    chosen = get_settings().enabled_models
+def _usable(known: Registry, settings: Settings) -> list[ModelInfo]:
+    chosen = settings.enabled_models
     if chosen is None:
         return [info for info in known.all() if not info.retired()]
     enabled = {info.full_name for name in chosen if (info := known.find(name)) is not None}
     return [info for info in known.all() if info.full_name in enabled]
 
 
-def _words(words: Iterable[str] | None) -> frozenset[str]:
-    return frozenset((words,) if isinstance(words, str) else words or ())
+def _words(words: Iterable[str] | None, known: Registry) -> frozenset[str]:
+    """Reads capabilities; says in the log which of them no model has."""
+    try:
+        wanted = frozenset((words,) if isinstance(words, str) else words or ())
+    except TypeError as error:
+        raise InvalidRequestError(f"required_capabilities={words!r}: expected words") from error
+    able = {word for info in known.all() for word in info.capabilities} if wanted else set()
+    for word in sorted(map(str, wanted - able)):
+        get_logger("models").warning(
+            "no model has the capability %r; there are %s", word, ", ".join(sorted(able))
+        )
+    return wanted
 
 
 def _price(price: Decimal | float | str) -> Decimal:
@@ -168,8 +234,8 @@ def _costs_at_most(info: ModelInfo, ceiling: Decimal) -> bool:
     return price is not None and price <= ceiling
 
 
-def _is_configured(provider: str) -> bool:
-    return provider in _KEYLESS or bool(get_settings().api_key(provider))
+def _is_configured(provider: str, settings: Settings) -> bool:
+    return provider in _KEYLESS or bool(settings.api_key(provider))
 
 
 def _full_names(names: Iterable[str], known: Registry) -> list[str]:
@@ -179,11 +245,15 @@ def _full_names(names: Iterable[str], known: Registry) -> list[str]:
 
 def _unknown(model: str, known: Registry) -> ModelInfo | None:
     """Returns what can be said of a model that only its provider is known of; None for others."""
-    for separator in ":/":
-        provider, _, name = model.partition(separator)
-        if name and provider in known.providers():
-            return ModelInfo(name, provider, known=False)
-    return None
+    provider, name = _known_provider(model, known)
+    return ModelInfo(name, provider, known=False) if provider and name else None
+
+
+def _known_provider(model: str, known: Registry) -> tuple[str | None, str]:
+    """Parts a name into a provider that there is, here or in an installed package, and the rest."""
+    providers = {*known.providers(), *_KEYLESS}
+    providers.update(entry.name for entry in declared("llmkit.adapters"))
+    return split_model_name(model, providers)
 
 
 def _preferred(info: ModelInfo, known: Registry) -> list[str]:
@@ -204,9 +274,9 @@ def _distance(other: ModelInfo, info: ModelInfo, first: list[str]) -> tuple[obje
     rank = first.index(other.full_name) if other.full_name in first else len(first)
     ends = other.shutdown is not None and other.shutdown - datetime.date.today() <= SOON
     worse, step = 0, 0
-    if info.quality in _QUALITIES:
-        level = _QUALITIES.index(other.quality) if other.quality in _QUALITIES else -1
-        step = level - _QUALITIES.index(info.quality)
+    if info.quality in QUALITIES:
+        level = QUALITIES.index(other.quality) if other.quality in QUALITIES else -1
+        step = level - QUALITIES.index(info.quality)
         worse = step < 0
     price, own = _total(other), _total(info)
     apart = abs(price - own) if price is not None and own is not None else Decimal(0)

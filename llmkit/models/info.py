@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Any
 
-__all__ = ["BARE", "FIELDS", "ModelInfo", "PriceChange", "Prices", "Tiers", "full_name"]
+__all__ = [
+    "BARE",
+    "FIELDS",
+    "QUALITIES",
+    "ModelInfo",
+    "PriceChange",
+    "Prices",
+    "Tiers",
+    "full_name",
+    "split_model_name",
+]
 
 Prices = Mapping[str, Decimal]
 Tiers = tuple[Mapping[str, Any], ...]
+
+# From the smallest to the largest.
+QUALITIES = ("tiny", "basic", "good", "best")
 
 # Their models go by bare names; everybody else's are written with the provider in front.
 BARE = frozenset({"openai", "anthropic", "gemini", "local"})
@@ -31,6 +44,23 @@ def full_name(provider: str, name: str) -> str:
     """
     plain = provider in BARE and ":" not in name and "/" not in name
     return name if plain else f"{provider}:{name}"
+
+
+def split_model_name(model: str, providers: Collection[str]) -> tuple[str | None, str]:
+    """Parts a name into provider and bare name.
+
+    Args:
+        model: "gpt-6-luna", "openai:gpt-6-luna" or "openai/gpt-6-luna".
+        providers: The names that count as a provider's.
+
+    Returns:
+        The provider, or None when the name does not say it, and the bare name.
+    """
+    for separator in ":/":
+        provider, found, name = model.partition(separator)
+        if found and provider in providers:
+            return provider, name
+    return None, model
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,12 +40,15 @@ class Registry:
 
         Args:
             model: A name or alias, bare or with its provider. A provider in the name counts before
-                a bare name that looks like it; of several owners of a bare name, the first.
+                a bare name that looks like it; of several owners of a bare name, the first. A
+                provider alone, as in "local:", has a default model.
 
         Returns:
             The model; None when there is none of that name.
         """
         key = self._key(model)
+        if key is None and model.endswith(":") and model[:-1] in self.defaults:
+            key = self._key(model + self.defaults[model[:-1]])
         return None if key is None else self._info(key)
 
     def put(self, name: str, facts: Record) -> ModelInfo:
@@ -79,10 +82,15 @@ class Registry:
         """Returns the providers of which a model is listed."""
         return frozenset(provider for provider, _ in tuple(self._records))
 
-    def names(self) -> Iterator[str]:
-        """Gives every name by which a model can be asked for, aliases included."""
-        for provider, name in (*self._records, *self._aliases):
-            yield full_name(provider, name)
+    def names(self, provider: str | None = None) -> Iterator[str]:
+        """Gives every name by which a model can be asked for, aliases included.
+
+        Args:
+            provider: Of this provider only, and bare; None for full names of all.
+        """
+        for owner, name in (*self._records, *self._aliases):
+            if provider in (None, owner):
+                yield name if provider else full_name(owner, name)
 
     def _key(self, model: str) -> Key | None:
         for separator in ":/":
