@@ -1,22 +1,28 @@
 from __future__ import annotations
 
+import os
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmkit.cache.base import Allowance, Lock
-from llmkit.cache.flights import Flights
 from llmkit.cache.leases import UNKEPT, Answered, LeasePolicy, answer_once, ask_once
 from llmkit.cache.memory import MemoryCache
+from llmkit.cache.sqlite_cache import SQLiteCache
 from llmkit.errors import ErrorCode, RateLimitError
 from llmkit.scope import CallInterrupted, Scope
 
 LONG = 20.0
-QUICK = LeasePolicy(ttl=0.6, renew_every=0.1, first_pause=0.005, longest_pause=0.01, lock_every=0.01)
+LASTING = LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0)
+QUICK = LeasePolicy(
+    ttl=0.6, renew_every=0.1, first_pause=0.005, longest_pause=0.01, lock_every=0.01
+)
 
 
 class SharedMemory(MemoryCache):
@@ -155,7 +161,7 @@ def test_a_dead_leader_costs_no_more_than_its_locks_life(pool: ThreadPoolExecuto
 def test_a_leader_that_fails_leaves_the_lock_to_another(pool: ThreadPoolExecutor) -> None:
     """An error is the leader's own: it gives the lock back, and somebody else asks at once."""
     store = SharedMemory()
-    one, two = Process(store), Process(store, LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0))
+    one, two = Process(store), Process(store, LASTING)
     one.error, one.policy = RateLimitError("no"), two.policy
     leading = pool.submit(one)
     assert one.begun.wait(LONG)
@@ -262,7 +268,7 @@ def test_a_wait_for_another_process_can_be_cancelled(pool: ThreadPoolExecutor) -
 def test_processes_ask_side_by_side_for_what_is_not_kept(pool: ThreadPoolExecutor) -> None:
     """An answer that may not be cached doesn't make the others wait for each other's calls."""
     store = SharedMemory()
-    one, two, three = (Process(store, LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0)) for _ in range(3))
+    one, two, three = (Process(store, LASTING) for _ in range(3))
     one.keeps = two.keeps = three.keeps = False
     leading = pool.submit(one)
     assert one.begun.wait(LONG)
@@ -285,9 +291,9 @@ def test_a_memory_of_one_process_needs_no_locks() -> None:
         return Answered("answer", None)
 
     store = MemoryCache()
-    assert answer_once(store, Flights(), "k", str, ask) == ("answer", None)
+    assert answer_once(store, "k", str, ask) == ("answer", None)
     store.write("k", "kept")
-    assert answer_once(store, Flights(), "k", str, ask) == ("kept", "memory")
+    assert answer_once(store, "k", str, ask) == ("kept", "memory")
     assert calls == [1]
 
 
@@ -301,7 +307,7 @@ def test_a_wait_counts_as_one_miss(pool: ThreadPoolExecutor) -> None:
     def ask() -> Answered:
         return Answered(two.ask(), None)
 
-    waiting = pool.submit(answer_once, store, Flights(), "k", str, ask)
+    waiting = pool.submit(answer_once, store, "k", str, ask)
     reads = store.reads
     limit = time.monotonic() + LONG
     while store.reads < reads + 4:
@@ -312,3 +318,33 @@ def test_a_wait_counts_as_one_miss(pool: ThreadPoolExecutor) -> None:
     assert waiting.result(LONG) == ("answer", "memory")
     assert store.stats()["misses"] == 1
     assert store.stats()["hits"] == 1
+
+
+class Leave(Exception):
+    """Takes a forked child out of the call that it was forked in."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_in_mid_call_leaves_its_parents_lock_alone(tmp_path: Path) -> None:
+    """Whoever forks inside of a call still holds the lock when the child has gone."""
+    store = SQLiteCache(tmp_path / "cache.db")
+    locks: list[Lock] = []
+
+    def ask() -> str:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: threads and fork
+            child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            raise Leave
+        os.waitpid(child, 0)
+        locks.append(store.acquire("k", "another", 1.0))
+        return "answer"
+
+    try:
+        asked = ask_once(store, "k", look=lambda _: None, ask=ask, allowance=Allowance())
+    except Leave:  # pragma: no cover - another process
+        os._exit(0)
+    assert asked == "answer"
+    locks.append(store.acquire("k", "another", 1.0))
+    assert locks == ["held", "granted"]
+    store.close()
