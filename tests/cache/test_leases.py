@@ -1,22 +1,27 @@
 from __future__ import annotations
 
+import contextvars
 import os
 import threading
 import time
 import warnings
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmkit.cache import leases
 from llmkit.cache.base import Allowance, Lock
 from llmkit.cache.leases import UNKEPT, Answered, LeasePolicy, answer_once, ask_once
 from llmkit.cache.memory import MemoryCache
+from llmkit.cache.replies import CacheUse, ReplyCache
 from llmkit.cache.sqlite_cache import SQLiteCache
 from llmkit.errors import ErrorCode, RateLimitError
-from llmkit.scope import CallInterrupted, Scope
+from llmkit.scope import CallInterrupted, Scope, current_scope
+from llmkit.threads import Flag
+from llmkit.types import Completion
 
 LONG = 20.0
 LASTING = LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0)
@@ -318,6 +323,74 @@ def test_a_wait_counts_as_one_miss(pool: ThreadPoolExecutor) -> None:
     assert waiting.result(LONG) == ("answer", "memory")
     assert store.stats()["misses"] == 1
     assert store.stats()["hits"] == 1
+
+
+def test_a_lock_is_renewed_outside_of_any_scope(pool: ThreadPoolExecutor) -> None:
+    """The thread that renews serves all calls: the end of one call's time doesn't end its work."""
+    leases._renewer.close()  # so that this call starts the thread
+    scopes: list[Scope | None] = []
+
+    class Watched(SharedMemory):
+        def renew(self, *_: Any, **__: Any) -> bool:
+            scopes.append(current_scope())
+            return True
+
+    one = Process(Watched())
+    with Scope(LONG).entered():
+        asked = pool.submit(contextvars.copy_context().run, one)
+        limit = time.monotonic() + LONG
+        while not scopes:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        one.go.set()
+        assert asked.result(LONG) == "answer"
+    assert set(scopes) == {None}
+
+
+def test_a_lock_is_given_back_when_the_time_is_over(tmp_path: Path) -> None:
+    """A call that ends by its deadline doesn't leave the others waiting for its lock."""
+    store = SQLiteCache(tmp_path / "cache.db")
+    scope = Scope(0.1)
+    with scope.entered(), pytest.raises(CallInterrupted):
+        ask_once(
+            store,
+            "k",
+            look=lambda _: None,
+            ask=lambda: scope.wait(Flag(), "asking"),
+            allowance=Allowance(),
+        )
+    assert store.acquire("k", "another", 1.0) == "granted"
+    store.close()
+
+
+def test_an_answer_that_is_not_kept_is_no_queue_of_processes(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """Those who waited for an answer that was cut off ask side by side, not in turn."""
+    stores = [SQLiteCache(tmp_path / "cache.db") for _ in range(3)]
+    begun, go = threading.Event(), threading.Event()
+    together = threading.Barrier(2)
+
+    def cut(meanwhile: Callable[[], object]) -> Completion:
+        begun.set()
+        meanwhile()
+        return Completion("An", "m", "p", "length")
+
+    def call(store: SQLiteCache, meanwhile: Callable[[], object]) -> Future[Completion]:
+        replies = ReplyCache(store)
+        return pool.submit(replies.answer, "k", CacheUse(), lambda: cut(meanwhile))
+
+    first = call(stores[0], lambda: go.wait(LONG))
+    assert begun.wait(LONG)
+    others = [call(store, lambda: together.wait(5)) for store in stores[1:]]
+    limit = time.monotonic() + LONG
+    while any(store.stats()["misses"] == 0 for store in stores[1:]):
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    go.set()
+    assert [each.result(LONG).text for each in (first, *others)] == ["An"] * 3
+    for store in stores:
+        store.close()
 
 
 class Leave(Exception):
