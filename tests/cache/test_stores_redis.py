@@ -21,7 +21,7 @@ import llmkit
 from llmkit import ConfigurationError, InvalidRequestError
 from llmkit.cache import LLMCache, RedisCache
 from llmkit.cache.redis_server import MAX_LINKS
-from tests.cache.servers import RedisServer, answering, in_child, until
+from tests.cache.servers import RedisServer, answering, free_port, in_child, until
 
 
 def works(cache: LLMCache) -> bool:
@@ -124,19 +124,21 @@ def test_tls(redis_server: RedisServer, tmp_path: Path) -> None:
         stranger.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """Two servers that share the keys."""
     nodes: list[RedisServer] = []
     try:
         for _ in range(2):
             folder = tmp_path_factory.mktemp("node")
-            nodes.append(RedisServer(folder, "--cluster-enabled", "yes"))
+            bus = ("--cluster-port", str(free_port()))  # by default a port that may not exist
+            nodes.append(RedisServer(folder, "--cluster-enabled", "yes", *bus))
         nodes[0].ask("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
         nodes[1].ask("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
-        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", nodes[1].port)
+        bus_port = nodes[1].options[-1]
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, bus_port)
         for node in nodes:
-            until(lambda node=node: "ok" in str(node.ask("CLUSTER", "INFO")))  # type: ignore[misc]
+            until(lambda node=node: b"_state:ok" in node.ask("CLUSTER", "INFO"))  # type: ignore[misc] # bound by name
         yield nodes
     finally:
         for node in nodes:
@@ -171,6 +173,7 @@ def test_a_key_that_moves_within_a_cluster(cluster: list[RedisServer]) -> None:
     assert not cache.set("key", 2)
     assert cache.set("key", 3)
     assert cache.get("key") == 3
+    assert cache.delete("key")
     assert cache.stats()["outages"] == 0
     cache.close()
 
@@ -179,6 +182,7 @@ def test_a_cluster_of_which_one_server_is_gone(cluster: list[RedisServer]) -> No
     """The keys of the others are found as before, as soon as the loss is noticed."""
     cluster[0].ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
     cache = RedisCache(f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    assert cache.clear()
     for number in range(20):
         assert cache.set(str(number), number)
     kept = int(cluster[0].ask("DBSIZE"))
@@ -204,23 +208,20 @@ def test_sentinels(
     sentinel: RedisServer, own_server: RedisServer, redis_server: RedisServer
 ) -> None:
     """They are asked for the primary, again after it failed, and dead ones are passed over."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        dead = nobody.getsockname()[1]
-        hosts = f"127.0.0.1:{dead},127.0.0.1:{sentinel.port}"
-        assert works(RedisCache(f"redis+sentinel://{hosts}/main/1"))
-        cache = RedisCache(f"redis+sentinel://{hosts}/main", "sentinels")
-        assert cache.set("key", 1)
-        sentinel.ask("SENTINEL", "REMOVE", "main")
-        sentinel.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", redis_server.port, 1)
-        own_server.kill()
-        assert cache.get("key") is None
-        until(lambda: cache.set("key", 2))
-        assert cache.get("key") == 2
-        stranger = RedisCache(f"redis+sentinel://{hosts}/unknown")
-        assert not stranger.set("key", 1)
-        for each in (cache, stranger):
-            each.close()
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
+    assert works(RedisCache(f"redis+sentinel://{hosts}/main/1"))
+    cache = RedisCache(f"redis+sentinel://{hosts}/main", "sentinels")
+    assert cache.set("key", 1)
+    sentinel.ask("SENTINEL", "REMOVE", "main")
+    sentinel.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", redis_server.port, 1)
+    own_server.kill()
+    assert cache.get("key") is None
+    until(lambda: cache.set("key", 2))
+    assert cache.get("key") == 2
+    stranger = RedisCache(f"redis+sentinel://{hosts}/unknown")
+    assert not stranger.set("key", 1)
+    for each in (cache, stranger):
+        each.close()
 
 
 # --- what is asked for, and can't be had --------------------------------------------------------
