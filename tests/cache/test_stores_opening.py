@@ -27,6 +27,8 @@ from llmkit.cache import (
 from llmkit.settings import Settings, reload_settings
 from tests.cache.servers import RedisServer, in_child
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 def test_without_a_url_it_is_memory() -> None:
     """One cache for the process, of the size and life that the settings say."""

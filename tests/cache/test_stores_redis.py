@@ -45,11 +45,13 @@ def works(cache: LLMCache) -> bool:
 # --- ways to a server ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_unix_socket(redis_server: RedisServer) -> None:
     """`unix://` needs no port."""
     assert works(RedisCache(f"unix://{redis_server.socket}?db=1"))
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_user_a_password_and_a_database(redis_server: RedisServer) -> None:
     """ACL users log in; each database is a place of its own."""
     redis_server.ask("ACL", "SETUSER", "app", "on", ">pa55/word", "~llmkit:*", "+@all")
@@ -63,6 +65,7 @@ def test_a_user_a_password_and_a_database(redis_server: RedisServer) -> None:
         cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_a_user_may_not_is_refused_once(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,6 +83,7 @@ def test_what_a_user_may_not_is_refused_once(
         cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_url_does_not_undo_the_time_limits(redis_server: RedisServer) -> None:
     """Options that redis-py knows, and that would make a hung server expensive, have no effect."""
     options = "socket_timeout=30&socket_connect_timeout=30&retry_on_timeout=1&max_connections=1"
@@ -95,20 +99,23 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
             context.wrap_socket(plain, server_side=True) as inside,
             socket.create_connection(("127.0.0.1", port)) as behind,
         ):
-            inside.settimeout(0.005)
-            behind.settimeout(0.005)
             while True:
                 for one, other in ((inside, behind), (behind, inside)):
-                    with contextlib.suppress(TimeoutError):
+                    try:
+                        one.settimeout(0.005)
                         data = one.recv(65536)
-                        if not data:
-                            return
-                        other.sendall(data)
+                    except TimeoutError:
+                        continue
+                    if not data:
+                        return
+                    other.settimeout(10)
+                    other.sendall(data)
 
     with answering(relay) as relayed:
         yield relayed
 
 
+@pytest.mark.usefixtures("patient")
 def test_tls(redis_server: RedisServer, tmp_path: Path) -> None:
     """`rediss://` checks the server's certificate, and works like any other way."""
     authority = trustme.CA()
@@ -145,6 +152,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServ
             node.kill()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_cluster(cluster: list[RedisServer]) -> None:
     """Each key goes to the server that has it, and a clear reaches all servers."""
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
@@ -159,6 +167,7 @@ def test_a_cluster(cluster: list[RedisServer]) -> None:
     cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_key_that_moves_within_a_cluster(cluster: list[RedisServer]) -> None:
     """One operation fails, the next asks the new server; nothing is taken for an outage."""
     cache = RedisCache(f"redis+cluster://127.0.0.1:{cluster[0].port}")
@@ -204,6 +213,7 @@ def sentinel(own_server: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.mark.usefixtures("patient")
 def test_sentinels(
     sentinel: RedisServer, own_server: RedisServer, redis_server: RedisServer
 ) -> None:
@@ -299,6 +309,7 @@ def test_what_is_no_redis_server(answer: bytes) -> None:
         cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_connections_are_bounded(redis_server: RedisServer) -> None:
     """Many threads share few connections, and none is lost."""
     cache = RedisCache(redis_server.url, "bounded")
@@ -320,6 +331,7 @@ def test_connections_are_bounded(redis_server: RedisServer) -> None:
     assert server._links == set()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_connection_that_the_server_closed_costs_no_miss(own_server: RedisServer) -> None:
     """Servers close idle connections; that is no failure, and nobody notices."""
     cache = RedisCache(own_server.url)
@@ -332,6 +344,7 @@ def test_a_connection_that_the_server_closed_costs_no_miss(own_server: RedisServ
     cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_child_leaves_its_parents_connections_alone(redis_server: RedisServer) -> None:
     """It opens its own, and what it closes at its end is not the parent's."""
     cache = RedisCache(redis_server.url, "forked")
