@@ -16,6 +16,7 @@ from llmkit.cache.opening import (
 )
 
 if TYPE_CHECKING:
+    from llmkit.cache.functions import cached
     from llmkit.cache.redis_cache import RedisCache
     from llmkit.cache.sqlite_cache import SQLiteCache
     from llmkit.cache.two_level import TwoLevelCache
@@ -30,6 +31,7 @@ __all__ = [
     "SQLiteCache",
     "TwoLevelCache",
     "cache_result",
+    "cached",
     "clear_cache",
     "close_caches",
     "get_cache",
@@ -41,6 +43,7 @@ _HOMES = {
     "RedisCache": "redis_cache",
     "SQLiteCache": "sqlite_cache",
     "TwoLevelCache": "two_level",
+    "cached": "functions",
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import llmkit
-from llmkit.cache.functions import cached
+from llmkit.cache import cached
 from llmkit.cache.memory import MemoryCache
 from llmkit.cache.opening import clear_cache, get_cache
 from llmkit.errors import ErrorCode, InvalidRequestError, LLMError
@@ -344,7 +344,8 @@ def test_the_usual_cache_is_that_of_the_process(monkeypatch: pytest.MonkeyPatch)
 
 
 SCRIPT = """
-from llmkit.cache.functions import cached
+import llmkit.cache.functions
+from llmkit.cache import cached
 @cached()
 def where():
     return __file__
