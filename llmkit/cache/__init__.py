@@ -17,6 +17,7 @@ from llmkit.cache.opening import (
 )
 
 if TYPE_CHECKING:
+    from llmkit.cache.functions import cached
     from llmkit.cache.redis_cache import RedisCache
     from llmkit.cache.sqlite_cache import SQLiteCache
     from llmkit.cache.two_level import TwoLevelCache
@@ -31,6 +32,7 @@ __all__ = [
     "SQLiteCache",
     "TwoLevelCache",
     "cache_result",
+    "cached",
     "clear_cache",
     "close_caches",
     "generation",
@@ -43,6 +45,7 @@ _HOMES = {
     "RedisCache": "redis_cache",
     "SQLiteCache": "sqlite_cache",
     "TwoLevelCache": "two_level",
+    "cached": "functions",
 }
 
 

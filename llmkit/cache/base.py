@@ -187,7 +187,7 @@ class LLMCache(ABC):
             key: Its key.
             stale: Whether a value that has expired will do, if it is within its stale time. Such a
                 look-up counts no miss: the one before it did.
-            allowance: What the call may spend on shared caches; None gives the operation its own.
+            allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
 
         Returns:
             The value, or None.
@@ -213,7 +213,7 @@ class LLMCache(ABC):
             value: Any JSON value.
             ttl: Seconds for which it is fresh; None takes the cache's default.
             stale_ttl: Seconds for which it is kept after that, for `read(stale=True)`.
-            allowance: What the call may spend on shared caches; None gives the operation its own.
+            allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
 
         Returns:
             Whether it was kept.
@@ -245,7 +245,7 @@ class LLMCache(ABC):
             key: The key.
             token: Who asks: unique, and not to be guessed.
             ttl: Seconds after which the lock is free again by itself.
-            allowance: What the call may spend on shared caches; None gives the operation its own.
+            allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
 
         Returns:
             `granted` (always, where no other process sees the cache), `held` by somebody, or
@@ -260,7 +260,7 @@ class LLMCache(ABC):
             key: The key.
             token: What it was acquired with.
             ttl: Seconds from now.
-            allowance: What the call may spend on shared caches; None gives the operation its own.
+            allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
 
         Returns:
             Whether it is still held under this token.
@@ -275,7 +275,7 @@ class LLMCache(ABC):
         Args:
             key: The key.
             token: What it was acquired with.
-            allowance: What the call may spend on shared caches; None gives the operation its own.
+            allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
         """
 
     # --- for implementations ---------------------------------------------------------------------

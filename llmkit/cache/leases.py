@@ -13,6 +13,7 @@ import contextvars
 import os
 import random
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -24,7 +25,7 @@ from llmkit.process_local import ProcessLocal
 from llmkit.scope import current_scope
 from llmkit.threads import Flag, TooManyThreadsError, run_detached
 
-__all__ = ["UNKEPT", "Answered", "LeasePolicy", "answer_once", "ask_once"]
+__all__ = ["UNKEPT", "Answered", "LeasePolicy", "answer_once", "ask_once", "flights_of"]
 
 T = TypeVar("T")
 
@@ -84,9 +85,12 @@ class Answered(NamedTuple):
     level: str | None
 
 
+# Those to each cache, whoever uses it: also two clients ask a question only once.
+_flights: weakref.WeakKeyDictionary[LLMCache, Flights[Answered]] = weakref.WeakKeyDictionary()
+
+
 def answer_once(
     cache: LLMCache,
-    flights: Flights[Answered],
     key: str,
     read: Callable[[Any], Any],
     ask: Callable[[], Answered],
@@ -96,7 +100,6 @@ def answer_once(
 
     Args:
         cache: Where it may be, and where `ask` writes it.
-        flights: Those of this cache.
         key: Its key.
         read: Makes of a JSON value what is shared by all who wait; None for a value of a foreign
             kind, which counts as none.
@@ -111,6 +114,11 @@ def answer_once(
         BaseException: What `ask` raised.
     """
     allowance = allowance or Allowance()
+    found = cache.read(key, allowance=allowance)
+    if found is not None and found.value != UNKEPT:
+        value = read(found.value)
+        if value is not None:
+            return Answered(value, found.level)
 
     def use(found: Found | None) -> Answered | None:
         if found is None or found.stale:
@@ -125,12 +133,20 @@ def answer_once(
         return use(cache.read(key, stale=True, allowance=allowance))
 
     def lead() -> Answered:
-        answered = use(cache.read(key, allowance=allowance))
+        # Another flight may have landed since that first look. Where processes share the cache
+        # they look once more under their lock; until then, what is near will do.
+        answered = use(cache.read_near(key)) if cache.shared else look(allowance)
         if answered is not None:
             return answered
         return ask_once(cache, key, look=look, ask=ask, allowance=allowance)
 
-    return flights.join(key, lead)
+    return flights_of(cache).join(key, lead)
+
+
+def flights_of(cache: LLMCache) -> Flights[Answered]:
+    """Returns the flights of this process to a cache."""
+    flights = _flights.get(cache)
+    return _flights.setdefault(cache, Flights()) if flights is None else flights
 
 
 def ask_once(

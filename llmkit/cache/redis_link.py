@@ -22,6 +22,9 @@ CONNECTING = 0.9
 # An answer that is missing after fewer seconds than this says nothing about the server.
 TELLING = 0.1
 
+# Seconds for which what has come already is still read when the time is over.
+_GRACE = 0.03
+
 # What a URL may not change: time-outs and retries belong to the cache.
 _NOT_FOR_URLS = (
     "socket_timeout",
@@ -79,6 +82,8 @@ class _Line:
         self.sock.settimeout(left)
 
     def _late(self, receive: Any, *arguments: Any) -> Any:
+        if time.monotonic() > self.until + _GRACE:
+            raise TimeoutError("no complete answer in time")
         self.sock.settimeout(0.0)
         try:
             return receive(*arguments)

@@ -80,6 +80,8 @@ class Server:
             self._closed = True
             self._changed.notify_all()
         self.abandon()
+        self._links.clear()
+        self._idle.clear()
 
     def abandon(self) -> None:
         """Closes this process's side of all links, without any lock."""

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from llmkit.cache.base import Allowance, LLMCache
-from llmkit.cache.flights import Flights
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
 from llmkit.cache.memory import MemoryCache
@@ -99,7 +98,6 @@ class ReplyCache:
     def __init__(self, store: LLMCache, namespace: str | None = None) -> None:
         self.store = store
         self.namespace = get_settings().cache_namespace if namespace is None else namespace
-        self._flights: Flights[Answered] = Flights()
         near = getattr(store, "l1", store)
         self._memory = near if type(near) is MemoryCache else None
 
@@ -200,7 +198,7 @@ class ReplyCache:
             mine.append(reply)
             return Answered(read_value(self._keep(key, reply, use, allowance)), None)
 
-        facts, level = answer_once(self.store, self._flights, key, read_value, ask, allowance)
+        facts, level = answer_once(self.store, key, read_value, ask, allowance)
         if mine:
             return mine[-1]
         return fresh() if facts is None else hit_of(facts, level or "memory")

@@ -70,7 +70,7 @@ class SharedCache(LLMCache):
         """Does something with the store in the time there is.
 
         Args:
-            allowance: What the call may spend; None gives the operation its own.
+            allowance: What the call may spend; None lets the operation take its 0.2 s.
             unavailable: What to return when it can't be done.
             work: What to do: gets the moment until which it may take (of `time.monotonic`), and the
                 arguments.
@@ -79,9 +79,9 @@ class SharedCache(LLMCache):
         Returns:
             What `work` returns, or `unavailable`.
         """
-        if allowance is None:
-            allowance = Allowance()
-        limit = min(OPERATION, allowance.left())
+        limit = OPERATION
+        if allowance is not None:
+            limit = min(limit, allowance.left())
         scope = current_scope()
         left = None if scope is None else scope.remaining()
         if left is not None and left < limit:
@@ -89,7 +89,7 @@ class SharedCache(LLMCache):
         if limit < TOO_LITTLE:
             self.count("skipped")
             return unavailable
-        begin = allowance.clock()
+        begin = 0.0 if allowance is None else allowance.clock()
         try:
             return work(time.monotonic() + limit, *arguments)
         except StoreSkipped:
@@ -97,7 +97,8 @@ class SharedCache(LLMCache):
         except StoreFailed:
             self.count("errors")
         finally:
-            allowance.spend(allowance.clock() - begin)
+            if allowance is not None:
+                allowance.spend(allowance.clock() - begin)
         return unavailable
 
     def _clear(self, work: Callable[[float], bool]) -> bool:

@@ -244,7 +244,8 @@ class SQLiteCache(SharedCache):
                 if surplus <= 0 or not entries:
                     break
                 connection.execute(_EVICT, (min(surplus, _BATCH),))
-            connection.execute(f"PRAGMA incremental_vacuum({10 * _BATCH})").fetchall()
+            # As a script: `execute` would end after the first page.
+            connection.executescript(f"PRAGMA incremental_vacuum({10 * _BATCH})")
 
     def _clear_all(self, until: float) -> bool:
         while True:
@@ -254,7 +255,7 @@ class SQLiteCache(SharedCache):
             if self._run(step, self._writing, _changed, _CLEAR, (self.namespace,)) < _BATCH:
                 break
         with self._database.get().use(min(until, time.monotonic() + 2.0)) as connection:
-            connection.execute("PRAGMA incremental_vacuum").fetchall()
+            connection.executescript("PRAGMA incremental_vacuum")
         return True
 
     def _renew(self, was_locked: bool) -> None:

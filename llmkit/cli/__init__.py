@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from llmkit.cli import complete, cost, demo, doctor, models, tokens
+from llmkit.cli import cache, complete, cost, demo, doctor, models, tokens
 from llmkit.cli.terminal import one_line, print_error, print_line, write
 
 __all__ = ["main"]
@@ -26,6 +26,7 @@ _COMMANDS = {
     "demo": demo,
     "tokens": tokens,
     "cost": cost,
+    "cache": cache,
 }
 
 FAILED = 1

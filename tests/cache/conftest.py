@@ -21,6 +21,13 @@ def fresh_caches() -> Iterator[None]:
     close_caches()
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Operations may take long, for tests that are not about time: a busy machine fails none."""
+    monkeypatch.setattr("llmkit.cache.shared.OPERATION", 10.0)
+    monkeypatch.setattr("llmkit.cache.redis_link.CONNECTING", 10.0)
+
+
 @pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """One server for all tests that leave it as they found it."""

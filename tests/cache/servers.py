@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Clock", "RedisServer", "answering", "in_child", "until"]
+__all__ = ["Clock", "RedisServer", "answering", "free_port", "in_child", "until"]
 
 
 class Clock:
@@ -39,9 +39,7 @@ class RedisServer:
     def __init__(
         self, folder: Path, *options: str, ready: str = "Ready to accept connections"
     ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.socket = folder / f"{self.port}.sock"
         self.folder = folder
         self.options = options
@@ -66,6 +64,7 @@ class RedisServer:
         for line in self.process.stdout:
             if self.ready in line:
                 return
+        self.kill()
         raise AssertionError("the server ended at once")
 
     def kill(self) -> None:
@@ -94,6 +93,12 @@ class RedisServer:
 
         with redis.Redis(unix_socket_path=str(self.socket), password=password) as client:
             return client.execute_command(*command)
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 def in_child(check: Callable[[], object], seconds: int = 20) -> int:

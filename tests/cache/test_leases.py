@@ -1,22 +1,33 @@
 from __future__ import annotations
 
+import contextvars
+import os
 import threading
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmkit.cache import leases
 from llmkit.cache.base import Allowance, Lock
-from llmkit.cache.flights import Flights
 from llmkit.cache.leases import UNKEPT, Answered, LeasePolicy, answer_once, ask_once
 from llmkit.cache.memory import MemoryCache
+from llmkit.cache.replies import CacheUse, ReplyCache
+from llmkit.cache.sqlite_cache import SQLiteCache
 from llmkit.errors import ErrorCode, RateLimitError
-from llmkit.scope import CallInterrupted, Scope
+from llmkit.scope import CallInterrupted, Scope, current_scope
+from llmkit.threads import Flag
+from llmkit.types import Completion
 
 LONG = 20.0
-QUICK = LeasePolicy(ttl=0.6, renew_every=0.1, first_pause=0.005, longest_pause=0.01, lock_every=0.01)
+LASTING = LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0)
+QUICK = LeasePolicy(
+    ttl=0.6, renew_every=0.1, first_pause=0.005, longest_pause=0.01, lock_every=0.01
+)
 
 
 class SharedMemory(MemoryCache):
@@ -155,7 +166,7 @@ def test_a_dead_leader_costs_no_more_than_its_locks_life(pool: ThreadPoolExecuto
 def test_a_leader_that_fails_leaves_the_lock_to_another(pool: ThreadPoolExecutor) -> None:
     """An error is the leader's own: it gives the lock back, and somebody else asks at once."""
     store = SharedMemory()
-    one, two = Process(store), Process(store, LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0))
+    one, two = Process(store), Process(store, LASTING)
     one.error, one.policy = RateLimitError("no"), two.policy
     leading = pool.submit(one)
     assert one.begun.wait(LONG)
@@ -262,7 +273,7 @@ def test_a_wait_for_another_process_can_be_cancelled(pool: ThreadPoolExecutor) -
 def test_processes_ask_side_by_side_for_what_is_not_kept(pool: ThreadPoolExecutor) -> None:
     """An answer that may not be cached doesn't make the others wait for each other's calls."""
     store = SharedMemory()
-    one, two, three = (Process(store, LeasePolicy(ttl=LONG, first_pause=0.005, lock_every=0.0)) for _ in range(3))
+    one, two, three = (Process(store, LASTING) for _ in range(3))
     one.keeps = two.keeps = three.keeps = False
     leading = pool.submit(one)
     assert one.begun.wait(LONG)
@@ -285,9 +296,9 @@ def test_a_memory_of_one_process_needs_no_locks() -> None:
         return Answered("answer", None)
 
     store = MemoryCache()
-    assert answer_once(store, Flights(), "k", str, ask) == ("answer", None)
+    assert answer_once(store, "k", str, ask) == ("answer", None)
     store.write("k", "kept")
-    assert answer_once(store, Flights(), "k", str, ask) == ("kept", "memory")
+    assert answer_once(store, "k", str, ask) == ("kept", "memory")
     assert calls == [1]
 
 
@@ -301,7 +312,7 @@ def test_a_wait_counts_as_one_miss(pool: ThreadPoolExecutor) -> None:
     def ask() -> Answered:
         return Answered(two.ask(), None)
 
-    waiting = pool.submit(answer_once, store, Flights(), "k", str, ask)
+    waiting = pool.submit(answer_once, store, "k", str, ask)
     reads = store.reads
     limit = time.monotonic() + LONG
     while store.reads < reads + 4:
@@ -312,3 +323,101 @@ def test_a_wait_counts_as_one_miss(pool: ThreadPoolExecutor) -> None:
     assert waiting.result(LONG) == ("answer", "memory")
     assert store.stats()["misses"] == 1
     assert store.stats()["hits"] == 1
+
+
+def test_a_lock_is_renewed_outside_of_any_scope(pool: ThreadPoolExecutor) -> None:
+    """The thread that renews serves all calls: the end of one call's time doesn't end its work."""
+    leases._renewer.close()  # so that this call starts the thread
+    scopes: list[Scope | None] = []
+
+    class Watched(SharedMemory):
+        def renew(self, *_: Any, **__: Any) -> bool:
+            scopes.append(current_scope())
+            return True
+
+    one = Process(Watched())
+    with Scope(LONG).entered():
+        asked = pool.submit(contextvars.copy_context().run, one)
+        limit = time.monotonic() + LONG
+        while not scopes:
+            assert time.monotonic() < limit
+            time.sleep(0.01)
+        one.go.set()
+        assert asked.result(LONG) == "answer"
+    assert set(scopes) == {None}
+
+
+def test_a_lock_is_given_back_when_the_time_is_over(tmp_path: Path) -> None:
+    """A call that ends by its deadline doesn't leave the others waiting for its lock."""
+    store = SQLiteCache(tmp_path / "cache.db")
+    scope = Scope(0.1)
+    with scope.entered(), pytest.raises(CallInterrupted):
+        ask_once(
+            store,
+            "k",
+            look=lambda _: None,
+            ask=lambda: scope.wait(Flag(), "asking"),
+            allowance=Allowance(),
+        )
+    assert store.acquire("k", "another", 1.0) == "granted"
+    store.close()
+
+
+def test_an_answer_that_is_not_kept_is_no_queue_of_processes(
+    pool: ThreadPoolExecutor, tmp_path: Path
+) -> None:
+    """Those who waited for an answer that was cut off ask side by side, not in turn."""
+    stores = [SQLiteCache(tmp_path / "cache.db") for _ in range(3)]
+    begun, go = threading.Event(), threading.Event()
+    together = threading.Barrier(2)
+
+    def cut(meanwhile: Callable[[], object]) -> Completion:
+        begun.set()
+        meanwhile()
+        return Completion("An", "m", "p", "length")
+
+    def call(store: SQLiteCache, meanwhile: Callable[[], object]) -> Future[Completion]:
+        replies = ReplyCache(store)
+        return pool.submit(replies.answer, "k", CacheUse(), lambda: cut(meanwhile))
+
+    first = call(stores[0], lambda: go.wait(LONG))
+    assert begun.wait(LONG)
+    others = [call(store, lambda: together.wait(5)) for store in stores[1:]]
+    limit = time.monotonic() + LONG
+    while any(store.stats()["misses"] == 0 for store in stores[1:]):
+        assert time.monotonic() < limit
+        time.sleep(0.005)
+    go.set()
+    assert [each.result(LONG).text for each in (first, *others)] == ["An"] * 3
+    for store in stores:
+        store.close()
+
+
+class Leave(Exception):
+    """Takes a forked child out of the call that it was forked in."""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_in_mid_call_leaves_its_parents_lock_alone(tmp_path: Path) -> None:
+    """Whoever forks inside of a call still holds the lock when the child has gone."""
+    store = SQLiteCache(tmp_path / "cache.db")
+    locks: list[Lock] = []
+
+    def ask() -> str:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: threads and fork
+            child = os.fork()
+        if child == 0:  # pragma: no cover - another process
+            raise Leave
+        os.waitpid(child, 0)
+        locks.append(store.acquire("k", "another", 1.0))
+        return "answer"
+
+    try:
+        asked = ask_once(store, "k", look=lambda _: None, ask=ask, allowance=Allowance())
+    except Leave:  # pragma: no cover - another process
+        os._exit(0)
+    assert asked == "answer"
+    locks.append(store.acquire("k", "another", 1.0))
+    assert locks == ["held", "granted"]
+    store.close()

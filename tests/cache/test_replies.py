@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from llmkit.cache.base import LLMCache
-from llmkit.cache.leases import UNKEPT
+from llmkit.cache.leases import UNKEPT, flights_of
 from llmkit.cache.memory import MemoryCache
 from llmkit.cache.replies import CacheUse, ReplyCache, may_be_kept, read_cache_use, replay
 from llmkit.cache.sqlite_cache import SQLiteCache
@@ -393,7 +393,8 @@ def ask_all(replies: list[ReplyCache], model: Slow, threads: int, questions: int
 def test_64_threads_over_100_questions_make_100_calls(clock: Clock) -> None:
     """However many ask at once, each question is paid for once."""
     model = Slow(0.005)
-    got = ask_all([ReplyCache(memory(clock))], model, 64, 100)
+    store = memory(clock)
+    got = ask_all([ReplyCache(store), ReplyCache(store)], model, 64, 100)  # as two clients do
     assert sorted(model.asked) == sorted(f"q{n}" for n in range(100))
     assert len(got) == 6400
     paid = [reply for reply in got if reply.cached is None]
@@ -429,7 +430,7 @@ def test_those_who_wait_get_own_copies(pool: ThreadPoolExecutor, clock: Clock) -
     asked = [pool.submit(replies.answer, "k", USE, fresh)]
     assert begun.wait(LONG)
     asked += [pool.submit(replies.answer, "k", USE, never) for _ in range(4)]
-    while len(replies._flights._flights.get()["k"].waiters) < 4:
+    while len(flights_of(replies.store)._flights.get()["k"].waiters) < 4:
         time.sleep(0.001)
     go.set()
     got = [each.result(LONG) for each in asked]
@@ -484,13 +485,13 @@ def test_the_namespace_is_that_of_the_settings(monkeypatch: pytest.MonkeyPatch) 
 def test_a_hit_replays_as_a_stream(length: int) -> None:
     """The chunks, none of them empty, are the text; at their end stands the answer itself."""
     reply = answer("ab\u00e9" * (length // 3) + "x" * (length % 3))
-    source, chunks = replay(reply), []
-    while True:
-        try:
-            chunks.append(next(source))
-        except StopIteration as end:
-            assert end.value is reply
-            break
+    ended = []
+
+    def read_all() -> Iterator[Chunk]:
+        ended.append((yield from replay(reply)))
+
+    chunks = list(read_all())
+    assert ended[0] is reply
     assert all(isinstance(chunk, Chunk) and chunk.text for chunk in chunks)
     assert "".join(chunk.text for chunk in chunks) == reply.text
     assert len(chunks) <= 8

@@ -39,6 +39,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.usefixtures("patient")
 class CacheContract:
     """What every cache promises; a subclass makes one."""
 

@@ -17,6 +17,8 @@ from llmkit.cache.entry import COMPRESSED_ABOVE, FORMAT, Entry, pack, unpack
 from llmkit.cache.shared import plain
 from tests.cache.servers import RedisServer
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 
 @given(text=st.text(st.characters()), moments=st.tuples(st.floats(0, 1e10), st.floats(0, 1e10)))
 def test_an_entry_comes_back(text: str, moments: tuple[float, float]) -> None:

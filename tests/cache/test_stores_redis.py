@@ -21,7 +21,7 @@ import llmkit
 from llmkit import ConfigurationError, InvalidRequestError
 from llmkit.cache import LLMCache, RedisCache
 from llmkit.cache.redis_server import MAX_LINKS
-from tests.cache.servers import RedisServer, answering, in_child, until
+from tests.cache.servers import RedisServer, answering, free_port, in_child, until
 
 
 def works(cache: LLMCache) -> bool:
@@ -45,11 +45,13 @@ def works(cache: LLMCache) -> bool:
 # --- ways to a server ---------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_unix_socket(redis_server: RedisServer) -> None:
     """`unix://` needs no port."""
     assert works(RedisCache(f"unix://{redis_server.socket}?db=1"))
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_user_a_password_and_a_database(redis_server: RedisServer) -> None:
     """ACL users log in; each database is a place of its own."""
     redis_server.ask("ACL", "SETUSER", "app", "on", ">pa55/word", "~llmkit:*", "+@all")
@@ -63,6 +65,7 @@ def test_a_user_a_password_and_a_database(redis_server: RedisServer) -> None:
         cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_what_a_user_may_not_is_refused_once(
     redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -80,6 +83,7 @@ def test_what_a_user_may_not_is_refused_once(
         cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_url_does_not_undo_the_time_limits(redis_server: RedisServer) -> None:
     """Options that redis-py knows, and that would make a hung server expensive, have no effect."""
     options = "socket_timeout=30&socket_connect_timeout=30&retry_on_timeout=1&max_connections=1"
@@ -95,20 +99,23 @@ def tls_in_front_of(port: int, context: ssl.SSLContext) -> Iterator[int]:
             context.wrap_socket(plain, server_side=True) as inside,
             socket.create_connection(("127.0.0.1", port)) as behind,
         ):
-            inside.settimeout(0.005)
-            behind.settimeout(0.005)
             while True:
                 for one, other in ((inside, behind), (behind, inside)):
-                    with contextlib.suppress(TimeoutError):
+                    try:
+                        one.settimeout(0.005)
                         data = one.recv(65536)
-                        if not data:
-                            return
-                        other.sendall(data)
+                    except TimeoutError:
+                        continue
+                    if not data:
+                        return
+                    other.settimeout(10)
+                    other.sendall(data)
 
     with answering(relay) as relayed:
         yield relayed
 
 
+@pytest.mark.usefixtures("patient")
 def test_tls(redis_server: RedisServer, tmp_path: Path) -> None:
     """`rediss://` checks the server's certificate, and works like any other way."""
     authority = trustme.CA()
@@ -124,25 +131,28 @@ def test_tls(redis_server: RedisServer, tmp_path: Path) -> None:
         stranger.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """Two servers that share the keys."""
     nodes: list[RedisServer] = []
     try:
         for _ in range(2):
             folder = tmp_path_factory.mktemp("node")
-            nodes.append(RedisServer(folder, "--cluster-enabled", "yes"))
+            bus = ("--cluster-port", str(free_port()))  # by default a port that may not exist
+            nodes.append(RedisServer(folder, "--cluster-enabled", "yes", *bus))
         nodes[0].ask("CLUSTER", "ADDSLOTSRANGE", 0, 8191)
         nodes[1].ask("CLUSTER", "ADDSLOTSRANGE", 8192, 16383)
-        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", nodes[1].port)
+        bus_port = nodes[1].options[-1]
+        nodes[0].ask("CLUSTER", "MEET", "127.0.0.1", nodes[1].port, bus_port)
         for node in nodes:
-            until(lambda node=node: "ok" in str(node.ask("CLUSTER", "INFO")))  # type: ignore[misc]
+            until(lambda node=node: b"_state:ok" in node.ask("CLUSTER", "INFO"))  # type: ignore[misc] # bound by name
         yield nodes
     finally:
         for node in nodes:
             node.kill()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_cluster(cluster: list[RedisServer]) -> None:
     """Each key goes to the server that has it, and a clear reaches all servers."""
     hosts = ",".join(f"127.0.0.1:{node.port}" for node in cluster)
@@ -157,6 +167,7 @@ def test_a_cluster(cluster: list[RedisServer]) -> None:
     cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_key_that_moves_within_a_cluster(cluster: list[RedisServer]) -> None:
     """One operation fails, the next asks the new server; nothing is taken for an outage."""
     cache = RedisCache(f"redis+cluster://127.0.0.1:{cluster[0].port}")
@@ -171,6 +182,7 @@ def test_a_key_that_moves_within_a_cluster(cluster: list[RedisServer]) -> None:
     assert not cache.set("key", 2)
     assert cache.set("key", 3)
     assert cache.get("key") == 3
+    assert cache.delete("key")
     assert cache.stats()["outages"] == 0
     cache.close()
 
@@ -179,6 +191,7 @@ def test_a_cluster_of_which_one_server_is_gone(cluster: list[RedisServer]) -> No
     """The keys of the others are found as before, as soon as the loss is noticed."""
     cluster[0].ask("CONFIG", "SET", "cluster-require-full-coverage", "no")
     cache = RedisCache(f"redis+cluster://127.0.0.1:{cluster[0].port}")
+    assert cache.clear()
     for number in range(20):
         assert cache.set(str(number), number)
     kept = int(cluster[0].ask("DBSIZE"))
@@ -200,27 +213,25 @@ def sentinel(own_server: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
     server.kill()
 
 
+@pytest.mark.usefixtures("patient")
 def test_sentinels(
     sentinel: RedisServer, own_server: RedisServer, redis_server: RedisServer
 ) -> None:
     """They are asked for the primary, again after it failed, and dead ones are passed over."""
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        dead = nobody.getsockname()[1]
-        hosts = f"127.0.0.1:{dead},127.0.0.1:{sentinel.port}"
-        assert works(RedisCache(f"redis+sentinel://{hosts}/main/1"))
-        cache = RedisCache(f"redis+sentinel://{hosts}/main", "sentinels")
-        assert cache.set("key", 1)
-        sentinel.ask("SENTINEL", "REMOVE", "main")
-        sentinel.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", redis_server.port, 1)
-        own_server.kill()
-        assert cache.get("key") is None
-        until(lambda: cache.set("key", 2))
-        assert cache.get("key") == 2
-        stranger = RedisCache(f"redis+sentinel://{hosts}/unknown")
-        assert not stranger.set("key", 1)
-        for each in (cache, stranger):
-            each.close()
+    hosts = f"127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}"
+    assert works(RedisCache(f"redis+sentinel://{hosts}/main/1"))
+    cache = RedisCache(f"redis+sentinel://{hosts}/main", "sentinels")
+    assert cache.set("key", 1)
+    sentinel.ask("SENTINEL", "REMOVE", "main")
+    sentinel.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", redis_server.port, 1)
+    own_server.kill()
+    assert cache.get("key") is None
+    until(lambda: cache.set("key", 2))
+    assert cache.get("key") == 2
+    stranger = RedisCache(f"redis+sentinel://{hosts}/unknown")
+    assert not stranger.set("key", 1)
+    for each in (cache, stranger):
+        each.close()
 
 
 # --- what is asked for, and can't be had --------------------------------------------------------
@@ -298,6 +309,7 @@ def test_what_is_no_redis_server(answer: bytes) -> None:
         cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_connections_are_bounded(redis_server: RedisServer) -> None:
     """Many threads share few connections, and none is lost."""
     cache = RedisCache(redis_server.url, "bounded")
@@ -319,6 +331,7 @@ def test_connections_are_bounded(redis_server: RedisServer) -> None:
     assert server._links == set()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_connection_that_the_server_closed_costs_no_miss(own_server: RedisServer) -> None:
     """Servers close idle connections; that is no failure, and nobody notices."""
     cache = RedisCache(own_server.url)
@@ -331,6 +344,7 @@ def test_a_connection_that_the_server_closed_costs_no_miss(own_server: RedisServ
     cache.close()
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_child_leaves_its_parents_connections_alone(redis_server: RedisServer) -> None:
     """It opens its own, and what it closes at its end is not the parent's."""
     cache = RedisCache(redis_server.url, "forked")

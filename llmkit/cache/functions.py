@@ -10,7 +10,6 @@ from typing import Any, Final, ParamSpec, TypeVar
 
 from llmkit.cache.base import LLMCache
 from llmkit.cache.entry import decode_value, encode_value
-from llmkit.cache.flights import Flights
 from llmkit.cache.keys import canonical_json, digest_of
 from llmkit.cache.leases import Answered, answer_once
 from llmkit.cache.opening import get_cache
@@ -109,7 +108,6 @@ class _Calls:
         self.place = [f"llmkit call {_FORMAT}", _home_of(function), function.__qualname__]
         self.place.append(_made_with(function))
         self.signature = None if key is not None else inspect.signature(function)
-        self.flights: Flights[Answered] = Flights()
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         cache = self.cache
@@ -129,7 +127,7 @@ class _Calls:
             return Answered(text, None)
 
         try:
-            text, _ = answer_once(cache, self.flights, key, encode_value, ask)
+            text, _ = answer_once(cache, key, encode_value, ask)
         except CallInterrupted as interrupted:
             if current_scope() is not None:
                 raise
