@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -41,6 +42,7 @@ class Server:
         self._idle: collections.deque[Link] = collections.deque()
         self._links: set[Link] = set()
         self._opening = 0
+        self._waiting = 0
         self._failures = 0
         self._error = StoreFailed("not connected yet")
         self._closed = False
@@ -91,6 +93,9 @@ class Server:
     def _ask(self, until: float, command: tuple[Any, ...], again: bool) -> Any:
         while True:
             link = self._take(until)
+            if time.monotonic() >= until:
+                self._give(link)
+                raise StoreSkipped("no time is left")
             opened = link.used_at == 0.0
             try:
                 answer = link.ask(until, *command)
@@ -122,35 +127,51 @@ class Server:
             self._drop(link)
 
     def _wait(self, until: float) -> Link:
+        """Opens one more link, if there may be more, and returns the first that is free."""
+        failures = self._failures
+        opened = False
+        while True:
+            with self._changed:
+                # Before the look at what is idle: who gives a link back looks at this afterwards.
+                self._waiting += 1
+                try:
+                    link = self._look(until, failures, opened)
+                finally:
+                    self._waiting -= 1
+            if link is not None:
+                return link
+            self._open_more()
+            opened = True
+
+    def _look(self, until: float, failures: int, opened: bool) -> Link | None:
+        """Returns a free link, waiting for one; None to open another."""
         begin = time.monotonic()
-        with self._changed:
-            failures = self._failures
-            while True:
-                if self._closed:
-                    raise StoreSkipped("the cache is being closed")
-                if self._idle:
-                    return self._idle.pop()
-                if self._failures != failures:
-                    raise again(self._error) from self._error
-                self._open_more()
-                left = until - time.monotonic()
-                if left <= 0.0:
-                    break
-                self._changed.wait(left)
-            if self._links:
-                raise StoreSkipped("all connections are busy")
+        while True:
+            if self._closed:
+                raise StoreSkipped("the cache is being closed")
+            with contextlib.suppress(IndexError):  # somebody who didn't have to wait was faster
+                return self._idle.pop()
+            if self._failures != failures:
+                raise again(self._error) from self._error
+            lives = self._opening + len(self._links)
+            if (not opened or not lives) and self._opening < MAX_OPENING and lives < MAX_LINKS:
+                self._opening += 1
+                return None
+            left = until - time.monotonic()
+            if left <= 0.0:
+                break
+            self._changed.wait(left)
+        if self._links:
+            raise StoreSkipped("all connections are busy")
         raise StoreTimeout("no connection in time", time.monotonic() - begin < TELLING)
 
     def _open_more(self) -> None:
-        if self._opening >= MAX_OPENING or len(self._links) + self._opening >= MAX_LINKS:
-            return
-        self._opening += 1
         try:
             run_detached(self._open, "redis")
         except TooManyThreadsError as error:
-            self._opening -= 1
-            if not self._opening and not self._links:
-                raise StoreSkipped(str(error)) from error
+            with self._changed:
+                self._opening -= 1
+            raise StoreSkipped(str(error)) from error
 
     def _open(self) -> None:
         link = None
@@ -178,14 +199,15 @@ class Server:
             self._drop(link)
             return
         self._idle.append(link)
-        if self._opening or len(self._links) >= MAX_LINKS:  # else nobody can be waiting
-            with self._changed:
-                self._changed.notify()
+        self._tell()
 
     def _drop(self, link: Link) -> None:
         self._links.discard(link)
         link.close()
-        if len(self._links) + 1 >= MAX_LINKS:
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._waiting:
             with self._changed:
                 self._changed.notify()
 

