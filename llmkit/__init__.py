@@ -36,6 +36,7 @@ _HOMES = {
     "GeminiAdapter": "adapters",
     "Image": "request",
     "InvalidRequestError": "errors",
+    "LLMCache": "cache",
     "LLMError": "errors",
     "LLMTimeoutError": "errors",
     "LocalAdapter": "adapters",
@@ -46,6 +47,7 @@ _HOMES = {
     "PermissionDeniedError": "errors",
     "ProviderError": "errors",
     "QuotaExceededError": "errors",
+    "RateLimit": "rate_limits",
     "RateLimitError": "errors",
     "Request": "request",
     "ResponseFormatError": "errors",
@@ -56,7 +58,10 @@ _HOMES = {
     "StreamInterruptedError": "errors",
     "ToolCall": "types",
     "Usage": "types",
+    "cache_result": "cache",
+    "cached": "cache",
     "cleanup_connection_pools": "connection_pool",
+    "clear_cache": "cache",
     "count_tokens": "tokenizer",
     "deadline": "scope",
     "find_alternative_model": "models",
@@ -66,6 +71,7 @@ _HOMES = {
     "execute_with_fallbacks": "fallback",
     "Fallback": "types",
     "get_adapter": "adapters",
+    "get_cache": "cache",
     "get_connection_pool": "connection_pool",
     "get_llm_factory": "adapters",
     "get_logger": "log",
@@ -96,6 +102,13 @@ if TYPE_CHECKING:
     )
     from llmkit.budget import (
         Budget as Budget,
+    )
+    from llmkit.cache import (
+        LLMCache as LLMCache,
+        cache_result as cache_result,
+        cached as cached,
+        clear_cache as clear_cache,
+        get_cache as get_cache,
     )
     from llmkit.client import (
         Client as Client,
@@ -156,6 +169,9 @@ if TYPE_CHECKING:
     )
     from llmkit.performance import (
         get_performance_tracker as get_performance_tracker,
+    )
+    from llmkit.rate_limits import (
+        RateLimit as RateLimit,
     )
     from llmkit.request import (
         Image as Image,

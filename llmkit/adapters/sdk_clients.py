@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import importlib
 import sys
 import threading
@@ -12,11 +11,11 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
-from llmkit.errors import ConfigurationError
+from llmkit.errors import APIConnectionError, ConfigurationError
 from llmkit.log import redact
 from llmkit.process_local import ProcessLocal
 from llmkit.scope import Scope, current_scope
-from llmkit.threads import Flag, run_detached
+from llmkit.threads import Flag, TooManyThreadsError, run_detached
 
 __all__ = ["forget_frames", "hide_keys", "import_sdk", "shared_client", "without_keys"]
 
@@ -115,6 +114,7 @@ def import_sdk(module: str, extra: str) -> Any:
 
     Raises:
         ConfigurationError: It is not installed; the message has the pip command.
+        APIConnectionError: There is no thread to load it on.
         CallInterrupted: The current Scope ended first.
     """
     known = sys.modules.get(module)
@@ -123,7 +123,7 @@ def import_sdk(module: str, extra: str) -> Any:
     # It takes a second or more and can't be interrupted: on a thread of its own, the call's
     # deadline holds, and the next call finds it loaded.
     loaded = Flag()
-    future = run_detached(functools.partial(importlib.import_module, module), "import")
+    future = _load(module)
     future.add_done_callback(loaded.set)
     (current_scope() or Scope()).wait(loaded, f"loading the SDK {module}")
     try:
@@ -132,6 +132,34 @@ def import_sdk(module: str, extra: str) -> Any:
         raise ConfigurationError(
             f'the official SDK is missing: pip install "llmkit[{extra}]"'
         ) from error
+    except TooManyThreadsError as error:
+        raise APIConnectionError(f"the SDK {module} can't be loaded now: {error}") from error
+
+
+_loading: ProcessLocal[dict[str, Future[Any]]] = ProcessLocal(dict)
+
+
+def _load(module: str) -> Future[Any]:
+    """Loads a module on a thread of its own, one for all who ask for it meanwhile."""
+    loading, mine = _loading.get(), Future[Any]()
+    future = loading.setdefault(module, mine)
+    if future is not mine:
+        return future
+
+    def load() -> None:
+        try:
+            mine.set_result(importlib.import_module(module))
+        except BaseException as error:  # handed to whoever asked for the module
+            mine.set_exception(error)
+        finally:
+            loading.pop(module, None)
+
+    try:
+        run_detached(load, "import")
+    except TooManyThreadsError as error:
+        loading.pop(module, None)
+        mine.set_exception(error)
+    return mine
 
 
 def without_keys(text: str) -> str:

@@ -192,7 +192,7 @@ def text_of(value: object) -> str:
 
 
 def count_of(counts: Mapping[str, Any], name: str) -> int | None:
-    """Returns a number of tokens; None when the vendor does not say.
+    """Returns a number of tokens; None when the vendor does not say, or says nonsense.
 
     Raises:
         TypeError: It is not a number.
@@ -200,7 +200,7 @@ def count_of(counts: Mapping[str, Any], name: str) -> int | None:
     value = counts.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"{name} is {type(value).__name__}")
-    return value
+    return None if value is None or value < 0 else value
 
 
 def read_count(reply: Mapping[str, Any], name: str) -> TokenCount:

@@ -7,11 +7,11 @@ from decimal import Decimal
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmkit.client.asides import Asides
 from llmkit.client.asking import Asking
 from llmkit.client.middleware import Middleware
 from llmkit.client.racing import Racing
-from llmkit.connection_pool import health_check as pool_health
-from llmkit.performance import Observer, get_performance_tracker
+from llmkit.performance import Observer
 from llmkit.request import OnUnsupported, Prompt, check_seconds
 from llmkit.request.checks import check_whole
 from llmkit.settings import Settings
@@ -25,12 +25,11 @@ if TYPE_CHECKING:
     from llmkit.cache import LLMCache
     from llmkit.fallback import FallbackOn
     from llmkit.streams import Stream
-    from llmkit.tokenizer import TokenCount
 
 __all__ = ["Client", "Middleware"]
 
 
-class Client(Racing):
+class Client(Racing, Asides):
     """Talks to language models.
 
         reply = Client().complete("Why is the sky blue?", model="openai:gpt-6-luna")
@@ -300,85 +299,6 @@ class Client(Racing):
             **vendor_parameters,
         }
         return self._asking.stream(prompt, model, fallbacks, keywords)
-
-    def count_tokens(
-        self,
-        prompt: Prompt,
-        *,
-        model: str | None = None,
-        system: str | None = None,
-        exact: bool = False,
-        timeout: float | None = None,
-    ) -> TokenCount:
-        """Counts a prompt's tokens.
-
-        Args:
-            prompt: A text, or messages `{"role", "content"}`.
-            model: None takes the Client's.
-            system: Instructions, put before the messages; None for none.
-            exact: Whether the vendor's counting endpoint is asked, which costs a request, but no
-                money; False never touches the network.
-            timeout: Seconds for the request; None takes the Client's.
-
-        Returns:
-            The tokens, an `int` that says by `.estimated` how good it is.
-
-        Raises:
-            LLMError: The vendor has no such endpoint, or could not be asked.
-        """
-        adapter = self._asking.adapter(model)
-        return adapter.count_tokens(prompt, system=system, exact=exact, timeout=timeout)
-
-    def budget(
-        self,
-        usd: Decimal | float | str | None = None,
-        tokens: int | None = None,
-        **options: Any,
-    ) -> Budget:
-        """Makes a budget for a block of calls.
-
-            with client.budget(usd="0.50") as budget:
-                ...
-            print(budget.spent_usd)
-
-        Before each call the worst that it can cost is reserved, and settled afterwards; a call that
-        does not fit any more raises `BudgetExceededError`, and nothing was spent on it.
-
-        Args:
-            usd: What the block may cost; None sets no limit in money.
-            tokens: How many tokens it may use, sent and received; None sets no limit in tokens.
-            **options: The other arguments of `Budget`, such as `on_unknown_price`.
-
-        Returns:
-            The budget, to be used as a context manager.
-
-        Raises:
-            InvalidRequestError: A limit can't be meant, or there is none.
-        """
-        from llmkit.budget import Budget
-
-        return Budget(usd, tokens, **options)
-
-    def stats(self, model: str | None = None) -> dict[str, Any]:
-        """Returns the process's figures, by model; see `LLMPerformanceTracker.get_stats`.
-
-        Args:
-            model: One model's figures only; None for all.
-        """
-        return get_performance_tracker().get_stats(model)
-
-    def health_check(self, model: str | None = None) -> dict[str, Any]:
-        """Says whether the model's provider can be reached, without paying for anything.
-
-        Args:
-            model: None takes the Client's.
-
-        Returns:
-            What `BaseLLMAdapter.health_check` says, with the state of the provider's connection
-            pools under "pools".
-        """
-        adapter = self._asking.adapter(model)
-        return {**adapter.health_check(), "pools": pool_health(adapter.provider)}
 
     def close(self) -> None:
         """Ends the use of this Client; what belongs to the process stays open for others."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmkit.client.middleware import Middleware, as_stream, check_middleware, run_through
-from llmkit.errors import InvalidRequestError
+from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.log import brief
 from llmkit.performance import Observer
 from llmkit.request import Prompt, Request
@@ -75,7 +75,7 @@ class Asking:
         self._cache = cache
         self._cache_ttl = cache_ttl
         self._stale_ttl = stale_ttl
-        self._settings = settings
+        self._settings = _check_models_file(settings)
         self._adapters: dict[str, BaseLLMAdapter] = {}
         self._closed = False
         if fallback_on is not None:  # said now if it can't be meant
@@ -264,6 +264,15 @@ class Asking:
         from llmkit.fallback import falls_back_on
 
         return falls_back_on(self._fallback_on)
+
+
+def _check_models_file(settings: Settings | None) -> Settings | None:
+    if settings is not None and settings.models_file != get_settings().models_file:
+        raise ConfigurationError(
+            "models_file: the registry belongs to the process: set LLMKIT_MODELS_FILE, or use "
+            "register_model"
+        )
+    return settings
 
 
 def _read_limits(given: Mapping[str, Any]) -> RateLimits:

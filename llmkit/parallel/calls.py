@@ -49,11 +49,10 @@ def complete_in_race(
 
     def step() -> tuple[ModelCall, Completion]:
         at, reply = _find_cached(parts) or race(
-            _racers(call, parts, head_starts, ModelCall.fresh),
+            _racers(call, parts, head_starts, ModelCall.answer_alone),
             lambda reply: reply.finish_reason != "content_filter",
         )
         if reply.cached is None:
-            parts[at].keep(reply)
             reply.warnings += _losers(call, parts[at])
         if on_answer is not None:
             on_answer(at)

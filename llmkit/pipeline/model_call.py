@@ -9,7 +9,7 @@ from typing import TypeVar
 from llmkit.cache import Allowance
 from llmkit.cache.replies import replay
 from llmkit.content_policy import log_violation
-from llmkit.cost import cost_of
+from llmkit.cost import cost_of, why_unknown
 from llmkit.errors import Attempt, LLMError, ProviderError
 from llmkit.pipeline.fitting import fit_to_model, say_for
 from llmkit.pipeline.options import Adapter, CallOptions, Target
@@ -22,6 +22,8 @@ from llmkit.types import Chunk, Completion
 __all__ = ["Begun", "ModelCall", "begin_replay", "read_answer", "stand_in"]
 
 T = TypeVar("T")
+
+R = TypeVar("R", Completion, Completion | None)
 
 # Seconds that a look for an expired answer may take, when a call's own time may be over.
 LAST_LOOK = 0.05
@@ -121,21 +123,21 @@ class ModelCall:
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return cache.near(self._key)
+        return self._warned(cache.near(self._key))
 
     def cached(self) -> Completion | None:
         """Returns the answer, if it is cached anywhere and may be taken from there."""
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return cache.find(self._key, self._allowance)
+        return self._warned(cache.find(self._key, self._allowance))
 
     def cached_stale(self) -> Completion | None:
         """Returns an answer that has expired, if those are wanted rather than none."""
         cache = self.options.cache
         if cache is None or not self.options.cache_use.stale_ttl:
             return None
-        return cache.find_stale(self._key, Allowance(LAST_LOOK))
+        return self._warned(cache.find_stale(self._key, Allowance(LAST_LOOK)))
 
     def answer(self, forced: bool = False) -> Completion:
         """Gets an answer, cached or fresh, inside the current Scope.
@@ -152,16 +154,15 @@ class ModelCall:
         """
         cache = self.options.cache
         if cache is None or self._key is None:
-            return self.fresh(forced)
-        return cache.answer(
-            self._key, self.options.cache_use, lambda: self.fresh(forced), self._allowance
-        )
+            reply = self._ask(forced)
+        else:
+            reply = cache.answer(
+                self._key, self.options.cache_use, lambda: self._ask(forced), self._allowance
+            )
+        return self._warned(reply)
 
-    def fresh(self, forced: bool = False) -> Completion:
-        """Gets an answer from the model, inside the current Scope.
-
-        Args:
-            forced: Whether the model is asked although its circuit is open.
+    def answer_alone(self) -> Completion:
+        """Gets an answer from the model, whoever else asks it the same, and keeps it: a racer's.
 
         Returns:
             The answer, with its cost and warnings.
@@ -170,6 +171,11 @@ class ModelCall:
             LLMError: The last try's error.
             CallInterrupted: The Scope ended outside of a try.
         """
+        reply = self._ask(forced=False)
+        self._keep(reply)
+        return self._warned(reply)
+
+    def _ask(self, forced: bool) -> Completion:
         tries = self._try()
         adapter = self.adapter
         # Looked up at each try: tests replace it.
@@ -178,7 +184,7 @@ class ModelCall:
         )
         if tries.held is not None:
             tries.held.settle(reply)
-        self._complete(reply)
+        self._price(reply)
         return reply
 
     def begin(self, whole: Scope, forced: bool = False) -> Begun:
@@ -226,10 +232,11 @@ class ModelCall:
         if self.tries is not None:
             self.tries.end_stream(outcome)
         if isinstance(outcome, Completion) and outcome.cached is None:
-            self._complete(outcome)
-            self.keep(outcome)
+            self._price(outcome)
+            self._keep(outcome)
+            self._warned(outcome)
 
-    def keep(self, reply: Completion) -> None:
+    def _keep(self, reply: Completion) -> None:
         """Puts an answer into the cache that was not got through it: a stream's, or a racer's."""
         if self.options.cache is not None:
             self.options.cache.keep(self._key, reply, self.options.cache_use, self._allowance)
@@ -244,10 +251,17 @@ class ModelCall:
             settings=self.adapter.settings,
         )
 
-    def _complete(self, reply: Completion) -> None:
-        reply.warnings = (*self.warnings, *reply.warnings)
+    def _price(self, reply: Completion) -> None:
         if reply.cost is None:
             reply.cost = cost_of(reply.usage, self.info)
+            if reply.cost is None and self.info.known:  # of another model, all is said already
+                reply.warnings += (why_unknown(reply.usage, self.info),)
+
+    def _warned(self, reply: R) -> R:
+        """Adds what the user of this very call should know; it is not kept with the answer."""
+        if reply is not None and self.warnings:
+            reply.warnings = (*self.warnings, *reply.warnings)
+        return reply
 
     def _try(self) -> Tries:
         if self.tries is None:

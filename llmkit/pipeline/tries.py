@@ -132,12 +132,24 @@ class Tries:
         try:
             self._adapter.ensure_initialized()
             policy = replace(self._options.retry, budget=retry_budget(self._adapter.provider))
-            return call_with_retries(lambda wait: self._guarded(step, wait, forced), policy)
+            result = call_with_retries(lambda wait: self._guarded(step, wait, forced), policy)
+            self._forget_failure()
+            return result
         except LLMError as error:  # which may become one of several causes
             error.provider = error.provider or self._adapter.provider
             error.model = error.model or self._adapter.model
             error.attempts = self.attempts
             raise
+
+    def _forget_failure(self) -> None:
+        """Lets go of what an earlier try's frames hold, such as what a stream has reserved."""
+        error: BaseException | None = self.failure
+        self.failure = None
+        seen: set[int] = set()
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
+            error.__traceback__ = None
+            error = error.__cause__ or error.__context__
 
     def _guarded(self, step: Callable[[], T], wait: float, forced: bool) -> T:
         """Makes one try, if the model's circuit is closed; an open one is not tried again."""

@@ -167,7 +167,8 @@ def _read_name(name: object, providers: Collection[str]) -> tuple[str, str | Non
         raise InvalidRequestError(f"rate_limits: {brief(name)}: expected a name")
     name = name.strip()
     registry = get_registry()
-    info = registry.find(name)
+    # With nothing behind the colon, all of the provider's models are meant, not its default one.
+    info = None if name.endswith(":") else registry.find(name)
     if info is not None:
         return info.provider, info.name
     known = {

@@ -65,8 +65,8 @@ class Settings(SettingsBase, _UpperCase):
 
     Attributes:
         primary_llm: The model for calls that name none; None leaves it to the keys there are.
-        fallback_llm: The models to try after the first, in their order. Checked at start-up; no
-            call of this version falls back.
+        fallback_llm: The models to ask when the first fails, in their order; a call that names
+            `fallbacks=` asks those instead.
         enabled_models: What `list_available_models` lists, retired models included; None means all
             that are not retired.
         openai_api_key: OpenAI's key, or a callable that returns it; None when there is none. In
@@ -75,8 +75,7 @@ class Settings(SettingsBase, _UpperCase):
         connect_timeout: Seconds for reaching a server; 5. A handshake takes far below one second;
             5 leave room for two lost packets, which are sent again after 1 and 3 seconds.
         llm_retry_max_attempts: Tries after the first, for each model; 3.
-        cache_enabled: Whether answers are cached; True. No call of this version is cached; this and
-            the next four settings are checked, and wait for it.
+        cache_enabled: Whether answers are cached by calls that don't say `use_cache`; True.
         cache_ttl: Seconds that a cached answer lives; 3600.
         cache_max_entries: Answers that the memory cache holds; 1000.
         cache_url: The second cache: `redis://…`, `rediss://…`, `unix://…`, `redis+cluster://…`,
@@ -84,8 +83,8 @@ class Settings(SettingsBase, _UpperCase):
             LLMKIT_CACHE_URL only.
         cache_namespace: What sets this application's entries apart from those of others in the
             same cache; `llmkit`. From LLMKIT_CACHE_NAMESPACE only.
-        log_content: Whether prompts and answers may be logged; False. Nothing in this version logs
-            them. From LLMKIT_LOG_CONTENT only.
+        log_content: Whether prompts and answers may be logged; False. Only those that a content
+            filter refused ever are (see `llmkit.content_policy`). From LLMKIT_LOG_CONTENT only.
         models_file: A file with further models; None means none. From LLMKIT_MODELS_FILE only.
         cache_dir: The directory for what llmkit downloads; None means the user's own, see
             `cache_directory`. From LLMKIT_CACHE_DIR only.

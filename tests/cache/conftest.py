@@ -16,7 +16,9 @@ def clock() -> Clock:
 
 
 @pytest.fixture(autouse=True)
-def fresh_caches() -> Iterator[None]:
+def usual_caches(clean_settings: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here the cache is on, as it is for users."""
+    monkeypatch.delenv("LLMKIT_CACHE_ENABLED")
     yield
     close_caches()
 

@@ -27,7 +27,8 @@ def use(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def closed_caches() -> None:
+def usual_caches(clean_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LLMKIT_CACHE_ENABLED")
     close_caches()
 
 
