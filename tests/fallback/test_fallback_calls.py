@@ -67,7 +67,7 @@ def chain(
 
 
 def ask(adapters: Sequence[BaseLLMAdapter], client: Client | None = None, **how: Any) -> Completion:
-    first: Any = adapters[0]
+    first = adapters[0]
     how.setdefault("max_retries", 0)
     return (client or Client()).complete("hi", model=first, fallbacks=adapters[1:], **how)
 
@@ -79,7 +79,7 @@ def seen(servers: Sequence[ProviderServer]) -> list[tuple[str | None, str | None
     return [(request.vendor, request.model) for request in requests]
 
 
-# --- an answer in time -----------------------------------------------------------------------------
+# --- an answer in time ----------------------------------------------------------------------------
 
 
 FAULTS: Mapping[str, Answer | None] = {
@@ -184,7 +184,7 @@ def test_a_block_s_deadline_bounds_chains(servers: Servers) -> None:
     assert best_of(3, lambda: clock(call), strict=0.4, loose=2.0) >= 0.3
 
 
-# --- triggers --------------------------------------------------------------------------------------
+# --- triggers -------------------------------------------------------------------------------------
 
 
 TRIGGERS: Mapping[str, Answer] = {
@@ -305,7 +305,7 @@ def test_too_long_a_prompt_goes_to_a_larger_window(servers: Servers) -> None:
     assert caught.value.code is ErrorCode.LLM_CONTEXT_LENGTH
 
 
-# --- what the next model is told -------------------------------------------------------------------
+# --- what the next model is told ------------------------------------------------------------------
 
 
 def test_parameters_are_said_anew_for_each_model(servers: Servers) -> None:
@@ -413,7 +413,7 @@ def test_each_model_is_asked_with_its_own_key(servers: Servers) -> None:
             assert f"sk-{other}-01234" not in f"{request.headers}{request.query}{request.body!r}"
 
 
-# --- what is said afterwards -----------------------------------------------------------------------
+# --- what is said afterwards ----------------------------------------------------------------------
 
 
 def test_every_cause_and_every_request_is_shown(servers: Servers) -> None:
@@ -511,7 +511,7 @@ def test_a_spent_budget_leads_nowhere(servers: Servers) -> None:
     assert not seen(servers)
 
 
-# --- requests, and no more -------------------------------------------------------------------------
+# --- requests, and no more ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
@@ -579,14 +579,14 @@ def test_the_settings_name_the_chain(
 
 def test_a_fallback_that_can_not_be_is_said_before_anything_is_sent(servers: Servers) -> None:
     """A misspelt fallback is found on the first call, not in the first outage."""
-    first: Any = chain(servers)[0]
+    first = chain(servers)[0]
     for wrong in (["gpt-6-lunatic"], ["nobody:model"], "gpt-6-luna"):
         with pytest.raises(LLMError):
             Client().complete("hi", model=first, fallbacks=wrong)
     assert not seen(servers)
 
 
-# --- streams ---------------------------------------------------------------------------------------
+# --- streams --------------------------------------------------------------------------------------
 
 
 def test_a_stream_falls_back_until_its_first_chunk(servers: Servers) -> None:

@@ -164,7 +164,7 @@ def test_a_cancel_from_outside_ends_the_chain() -> None:
 
         def ask(forced: bool) -> object:
             scope.cancel("by its user")
-            scope.check("answering")
+            return scope.check("answering")
 
         with pytest.raises(CallInterrupted) as caught:
             in_turn([Candidate("first", lambda: None, ask), second.candidate], falls_back_on())
@@ -246,7 +246,7 @@ def test_a_chain_that_a_refusal_ends_names_both() -> None:
     assert not third.asked
 
 
-# --- windows ---------------------------------------------------------------------------------------
+# --- windows --------------------------------------------------------------------------------------
 
 
 def test_a_prompt_that_is_too_long_goes_to_larger_windows_only() -> None:
@@ -277,7 +277,7 @@ def test_windows_matter_for_too_long_a_prompt_alone() -> None:
     assert run(first, Model("smaller", "yes", window=4)) == (1, "yes")
 
 
-# --- circuits --------------------------------------------------------------------------------------
+# --- circuits -------------------------------------------------------------------------------------
 
 
 def test_of_open_circuits_the_first_to_close_is_tried() -> None:
@@ -304,7 +304,7 @@ def test_an_open_circuit_beside_a_real_failure_forces_nobody() -> None:
     assert only.asked == [False]
 
 
-# --- time ------------------------------------------------------------------------------------------
+# --- time -----------------------------------------------------------------------------------------
 
 
 def in_time(seconds: float, models: Iterable[Model], share: float | None = None) -> object:
@@ -378,7 +378,7 @@ def test_without_a_time_out_there_is_no_share() -> None:
     assert [model.had for model in models] == [[None], [None]]
 
 
-# --- execute_with_fallbacks ------------------------------------------------------------------------
+# --- execute_with_fallbacks -----------------------------------------------------------------------
 
 
 def doing(outcomes: dict[str, object]) -> Callable[[str], object]:
