@@ -122,7 +122,7 @@ class Client(Racing, Asides):
         self,
         prompt: Prompt,
         *,
-        model: str | None = None,
+        model: str | BaseLLMAdapter | None = None,
         system: str | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
@@ -147,7 +147,8 @@ class Client(Racing, Asides):
 
         Args:
             prompt: A text, or messages `{"role": …, "content": …}` in the OpenAI shape.
-            model: Such as "gpt-6-luna" or "anthropic:claude-haiku-5-5"; None takes the Client's.
+            model: Such as "gpt-6-luna" or "anthropic:claude-haiku-5-5", or an adapter of your own;
+                None takes the Client's.
             system: Instructions, put before the messages; None for none.
             max_tokens: The longest answer; None leaves it to the vendor.
             temperature: 0 to 2; None sends none.
@@ -208,7 +209,7 @@ class Client(Racing, Asides):
         self,
         prompt: Prompt,
         *,
-        model: str | None = None,
+        model: str | BaseLLMAdapter | None = None,
         system: str | None = None,
         max_tokens: int | None = None,
         temperature: float | None = None,
