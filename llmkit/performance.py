@@ -163,14 +163,23 @@ class LLMPerformanceTracker:
         for step in record.fallbacks:
             self._add_fallback(step.from_model, step.to_model, step.reason)
             reasons[step.from_model] = step.reason
+        if record.ok:  # the same model may have raced itself
+            own = [each.code for each in record.attempts if each.model == record.model]
+            figures = self._figures(record.model, record.provider)
+            figures.requests += own.count(_CUT)
+            self._add_lost(figures, own.count(_CUT))
         for model, reason in reasons.items():
             figures = self._figures(model, last[model].provider if model in last else "")
             figures.requests += 1
             if reason not in (_CUT, None):
                 self._add_failure(figures, str(reason))
-            else:  # it has lost a race
-                figures.cancelled += 1
-                figures.unpriced += 1
+            else:
+                self._add_lost(figures, 1)
+
+    @staticmethod
+    def _add_lost(figures: _Figures, races: int) -> None:
+        figures.cancelled += races
+        figures.unpriced += races
 
     def _add_fallback(self, from_model: str, to_model: str, reason: object) -> None:
         self._figures(from_model, provider="").fallbacks[f"{to_model}: {reason}"] += 1

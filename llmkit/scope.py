@@ -45,6 +45,9 @@ class CallInterrupted(BaseException):
 
     def to_error(self, *, provider: str | None = None, model: str | None = None) -> LLMError:
         """Returns the error to raise in this exception's place."""
+        # The frames that were cut are an SDK's: their variables hold headers and keys, and some of
+        # them this very exception, so that both would wait for the garbage collector.
+        self.__traceback__ = None
         return LLMError.of_code(
             self.code, self.message, provider=provider, model=model, retryable=self.retryable
         )

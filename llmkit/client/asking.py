@@ -226,6 +226,7 @@ class Asking:
     ) -> tuple[list[Target], Request]:
         from llmkit.pipeline import Target
 
+        keywords = self._with_defaults(keywords, streamed)
         request, options = adapters[0].read_call(prompt, keywords, streamed)
         targets = [Target(adapters[0], options)]
         for adapter in adapters[1:]:
@@ -234,6 +235,13 @@ class Asking:
         if any(each.adapter.observers is not self._observers for each in targets):
             targets = [self._owned(target) for target in targets]
         return targets, request
+
+    def _with_defaults(self, keywords: Mapping[str, Any], streamed: bool) -> dict[str, Any]:
+        """Fills in this Client's time-out and retries, which hold for a user's own adapter, too."""
+        times = ("first_chunk_timeout", "idle_timeout") if streamed else ("timeout",)
+        defaults = {**dict.fromkeys(times, self._timeout), "max_retries": self._max_retries}
+        given = {name: value for name, value in keywords.items() if value is not None}
+        return {**keywords, **defaults, **given}
 
     def _owned(self, target: Target) -> Target:
         """Puts a user's own adapter under this Client's budgets, and its observers."""
