@@ -100,10 +100,13 @@ class _SideBySide(Generic[T]):
     def _take_in(self, at: int, result: T | None, error: BaseException | None) -> None:
         if error is None:
             self._results[at] = result
-        elif self._return_exceptions and isinstance(error, Exception):
+        elif self._goes_on_after(error):
             self._results[at] = error
         else:
             raise error
+
+    def _goes_on_after(self, error: BaseException) -> bool:
+        return self._return_exceptions and isinstance(error, Exception)
 
     def _run_one(self, at: int) -> None:
         result: T | None = None
@@ -116,6 +119,8 @@ class _SideBySide(Generic[T]):
             failure = interruption.to_error()
         except BaseException as error:  # handed to the caller
             failure = error
+        if failure is not None and not self._goes_on_after(failure):
+            self._waiting.clear()  # at once: this very thread would begin the next one
         self._arrivals.put((at, result, failure))
         # An error's traceback knows this frame: together they would wait for the collector.
         del failure

@@ -42,7 +42,7 @@ from llmkit.parallel.racing import Racer, race
 from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.streams import ChunkSource
 from llmkit.testing import Answer, ProviderServer
-from llmkit.threads import TooManyThreadsError
+from llmkit.threads import TooManyThreadsError, start
 from llmkit.types import Chunk
 from tests.deadline.calling import MODELS, VENDORS, adapter, best_of, open_descriptors
 
@@ -345,7 +345,7 @@ def test_a_late_first_may_still_win(server: ProviderServer) -> None:
 
 
 def test_p95_is_what_was_measured(server: ProviderServer) -> None:
-    """ "p95" waits as long as 95 % of the model's calls took, and 2 s while too few are known."""
+    """The word "p95" waits as long as 95 % of its calls took, and 2 s while too few are known."""
     server.answer = by_model(
         openai=Answer(delay=30), anthropic=Answer("second"), gemini=Answer("third")
     )
@@ -466,9 +466,10 @@ def test_race_models_takes_names(server: ProviderServer, monkeypatch: pytest.Mon
     race_models(models[1:2], "hi", max_tokens=7, track_metrics=False)
     assert server.requests[-1].json["max_tokens"] == 7
     assert get_performance_tracker().get_stats(MODELS["anthropic"])["requests"] == 1
-    for wrong in ([], "gpt-6-luna"):
-        with pytest.raises(InvalidRequestError):
-            race_models(wrong, "hi")
+    with pytest.raises(InvalidRequestError):
+        race_models([], "hi")
+    with pytest.raises(InvalidRequestError):
+        race_models("gpt-6-luna", "hi")
 
 
 @pytest.mark.parametrize("keywords", [{"model": "x"}, {"fallbacks": []}, {"max_token": 5}])
@@ -512,6 +513,7 @@ def test_a_stream_that_came_second_is_charged_at_once(server: ProviderServer) ->
     with Budget(usd="1") as budget:
         stream = Client().race_stream("hi", field(server), max_tokens=100)
         assert wait_until(lambda: not race_threads())
+        assert budget.remaining_usd is not None
         held = Decimal(1) - budget.remaining_usd - budget.spent_usd
         text = "".join(stream.text_stream)
         assert len(text) == 2
@@ -617,7 +619,6 @@ def test_a_stream_that_comes_after_the_finish_is_closed() -> None:
 
 def test_a_race_gets_on_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system gives no more threads, those racers that have one race on."""
-    start = llmkit.parallel.racing.start
     refused: list[str] = []
 
     def scarce(task: Callable[[], Any], name: str) -> Any:
