@@ -9,7 +9,7 @@ import pytest
 from llmkit import AllModelsFailedError, CallRecord, CircuitOpenError, Client, ErrorCode, Settings
 from llmkit.breaker import breaker_for
 from llmkit.errors import BudgetExceededError, InvalidRequestError, LLMTimeoutError, ProviderError
-from llmkit.testing import Answer, ProviderServer
+from llmkit.testing import Answer, ProviderServer, no_sleeping
 
 KEY = "sk-test-0123456789"
 
@@ -131,3 +131,20 @@ def test_what_is_no_failure_of_the_provider_opens_no_circuit(
             with pytest.raises(BudgetExceededError):
                 client.complete("hi")
     assert client.complete("hi").text == "fine"
+
+
+def test_a_circuit_that_opens_between_tries_does_not_hide_their_failure(
+    server: ProviderServer, settings: Settings
+) -> None:
+    """Whoever's tries open the circuit is told what they failed of, and that it is open now."""
+    server.answer = Answer(status=500)
+    client = Client("gpt-6-luna", settings=settings)
+    with no_sleeping():
+        for _ in range(2):
+            with pytest.raises(ProviderError):
+                client.complete("hi")  # four tries each
+        with pytest.raises(ProviderError, match="not tried again") as caught:
+            client.complete("hi")
+
+    assert [attempt.status for attempt in caught.value.attempts] == [500, 500]
+    assert len(server.requests) == 10

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from llmkit.breaker import Permit, breaker_for
 from llmkit.budget import Held, active_budgets, hold
-from llmkit.errors import Attempt, ErrorCode, LLMError
+from llmkit.errors import Attempt, CircuitOpenError, ErrorCode, LLMError
 from llmkit.models import ModelInfo
 from llmkit.pipeline.options import Adapter, CallOptions
 from llmkit.rate_limits import Place
@@ -135,11 +135,21 @@ class Tries:
             result = call_with_retries(lambda wait: self._guarded(step, wait, forced), policy)
             self._forget_failure()
             return result
-        except LLMError as error:  # which may become one of several causes
-            error.provider = error.provider or self._adapter.provider
-            error.model = error.model or self._adapter.model
-            error.attempts = self.attempts
+        except LLMError as error:
+            last = self.failure
+            if isinstance(error, CircuitOpenError) and last is not None:
+                # It has opened while the call paused between tries: what those failed of says more.
+                last.message += f" - not tried again, because {error.message}"
+                self._describe(last)
+                raise last from last.__cause__
+            self._describe(error)
             raise
+
+    def _describe(self, error: LLMError) -> None:
+        """Names the model and the tries in an error: it may become one of several causes."""
+        error.provider = error.provider or self._adapter.provider
+        error.model = error.model or self._adapter.model
+        error.attempts = self.attempts
 
     def _forget_failure(self) -> None:
         """Lets go of what an earlier try's frames hold, such as what a stream has reserved."""

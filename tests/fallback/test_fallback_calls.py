@@ -31,6 +31,7 @@ from llmkit import (
     get_adapter,
     get_performance_tracker,
 )
+from llmkit.breaker import reset_breakers
 from llmkit.scope import current_scope
 from llmkit.testing import Answer, ProviderServer
 from tests.deadline.calling import MODELS, VENDORS, Vendor, adapter, best_of
@@ -525,6 +526,7 @@ def test_no_sdk_adds_requests_of_its_own(
     llmkit.settings.reload_settings()
     for status in (408, 409, 429, 500, 503):
         servers[0].reset()
+        reset_breakers()
         # Both vendors' SDKs obey `x-should-retry`, if they are left to.
         servers[0].answer = Answer(
             status=status, headers={"retry-after": "0", "x-should-retry": "true"}
@@ -549,9 +551,7 @@ def test_one_model_is_asked_once_under_all_its_names(servers: Servers) -> None:
     assert len(servers[0].requests) == 1
 
 
-def test_the_settings_name_the_chain(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_settings_name_the_chain(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     """FALLBACK_LLM is the chain of every call that doesn't name another; an empty list is none."""
     for number, vendor in enumerate(VENDORS):
         monkeypatch.setenv(f"{vendor.upper()}_API_BASE", servers[number].base_url(vendor))
