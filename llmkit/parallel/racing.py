@@ -118,6 +118,8 @@ class _Race(Generic[T]):
                 self._start_next()
         good = good or self._second_best
         if good is None:
+            if self._around.cancelled:  # the racers were quicker to say so
+                self._around.check("waiting for the first of several models")
             raise self._all_failed()
         return good
 

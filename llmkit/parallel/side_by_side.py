@@ -96,6 +96,8 @@ class _SideBySide(Generic[T]):
             arrival = self._arrivals.next(self._scope, doing)
             if arrival is not None:
                 self._take_in(*arrival)
+        if self._scope.cancelled:  # the operations were quicker to say so
+            self._scope.check(doing)
 
     def _take_in(self, at: int, result: T | None, error: BaseException | None) -> None:
         if error is None:

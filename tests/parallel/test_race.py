@@ -197,7 +197,9 @@ def test_a_filtered_answer_wins_only_when_there_is_no_other(server: ProviderServ
 def test_all_causes_are_shown(server: ProviderServer) -> None:
     """When everybody fails, the error names each with its cause, in the order of the models."""
     server.answer = by_model(
-        openai=Answer(status=503, delay=0.1), anthropic=Answer(status=401), gemini=Answer(status=404)
+        openai=Answer(status=503, delay=0.1),
+        anthropic=Answer(status=401),
+        gemini=Answer(status=404),
     )
     records: list[CallRecord] = []
     with pytest.raises(AllModelsFailedError, match="all 3 models failed") as caught:
@@ -288,6 +290,21 @@ def test_a_cancel_from_another_thread_ends_a_race(server: ProviderServer) -> Non
         canceller.join()
     assert len(caught.value.attempts) == 3
     assert all(request.disconnected.wait(5) for request in server.requests)
+
+
+def test_a_cancel_is_never_everybodys_failure() -> None:
+    """However fast the racers notice a cancel, it is said as one."""
+
+    def waits() -> None:
+        scope = current_scope()
+        assert scope is not None
+        scope.sleep(30)
+
+    for _ in range(100):
+        with Scope().entered() as scope:
+            threading.Timer(0.0, scope.cancel).start()
+            with pytest.raises(CallInterrupted):
+                race([Racer("one", waits), Racer("two", waits)], lambda result: True)
 
 
 # --- hedging --------------------------------------------------------------------------------------
@@ -479,9 +496,10 @@ def test_keywords_that_a_race_does_not_have_are_refused(
     """Nothing that was meant otherwise is sent to the vendors."""
     with pytest.raises(InvalidRequestError):
         Client().race("hi", field(server), **keywords)
+    wrong: Any
     for wrong in ([], "gpt-6-luna", None):
         with pytest.raises(InvalidRequestError):
-            Client().race("hi", wrong)  # type: ignore[arg-type]  # that is the point
+            Client().race("hi", wrong)
     assert not server.requests
 
 

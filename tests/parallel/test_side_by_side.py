@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import functools
 import os
 import signal
 import subprocess
@@ -168,7 +169,7 @@ def test_the_time_out_holds_for_all_together(server: ProviderServer) -> None:
 
     def taken() -> float:
         began = time.monotonic()
-        with pytest.raises(LLMTimeoutError, match="side by side|reading"):
+        with pytest.raises(LLMTimeoutError):
             execute_parallel([lambda: model.generate("hi")] * 4, timeout=0.3)
         return time.monotonic() - began
 
@@ -229,7 +230,12 @@ def test_a_cancel_ends_all() -> None:
         return sleeping()()
 
     with deadline(30) as scope:
-        canceller = threading.Thread(target=lambda: (begun.wait(10), scope.cancel("enough")))
+
+        def cancel() -> None:
+            begun.wait(10)
+            scope.cancel("enough")
+
+        canceller = threading.Thread(target=cancel)
         canceller.start()
         with pytest.raises(CancelledError, match="enough"):
             execute_parallel([operation, sleeping()], return_exceptions=True)
@@ -314,7 +320,7 @@ def test_it_gets_on_with_fewer_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     # The module, which the function of its name hides.
     module = sys.modules["llmkit.parallel.side_by_side"]
     monkeypatch.setattr(module, "start", scarce)
-    numbers = [lambda number=number: number for number in range(9)]  # type: ignore[misc]
+    numbers = [functools.partial(int, number) for number in range(9)]
     assert execute_parallel(numbers, max_workers=4) == list(range(9))
     with pytest.raises(TooManyThreadsError):
         execute_parallel(numbers, max_workers=4)
