@@ -305,9 +305,7 @@ def test_fallbacks_and_races_run_inside_it(
     if how.startswith("race"):
         call = functools.partial(getattr(asking, how), "hi", models[:2])
     else:
-        call = functools.partial(
-            getattr(asking, how), "hi", model=models[0], fallbacks=models[1:2]
-        )
+        call = functools.partial(getattr(asking, how), "hi", model=models[0], fallbacks=models[1:2])
     result = call()
     if isinstance(result, Stream):
         list(result)

@@ -378,9 +378,7 @@ def test_p95_is_what_was_measured(server: ProviderServer) -> None:
 
 
 @pytest.mark.parametrize("hedge_after", ["p50", -1, float("nan"), True, "1.5"])
-def test_a_hedge_that_can_not_be_meant_is_refused(
-    hedge_after: Any, server: ProviderServer
-) -> None:
+def test_a_hedge_that_can_not_be_meant_is_refused(hedge_after: Any, server: ProviderServer) -> None:
     """Nothing is sent for a `hedge_after` that is no time."""
     with pytest.raises(InvalidRequestError, match="hedge_after"):
         Client().race("hi", field(server), hedge_after=hedge_after)
@@ -828,7 +826,8 @@ def test_ctrl_c_ends_a_race_at_once(server: ProviderServer) -> None:
         adapters = [
             get_adapter(model, provider, api_key="sk-test", api_base=base)
             for model, provider, base in {
-        [(MODELS[vendor], vendor, server.base_url(vendor)) for vendor in VENDORS]!r}
+        [(MODELS[vendor], vendor, server.base_url(vendor)) for vendor in VENDORS]!r
+    }
         ]
         try:
             Client().race("hi", [*adapters, Sleeps("slow", "own")])
