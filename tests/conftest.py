@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+import llmkit.pipeline.tries
 import llmkit.settings
-from llmkit.breaker import reset_breakers
+from llmkit.breaker import CircuitBreaker, reset_breakers
 from llmkit.cache import close_caches
 from llmkit.performance import get_performance_tracker
 from llmkit.rate_limits import reset_rate_limits
-from llmkit.retry import reset_retry_budgets
+from llmkit.retry import RetryBudget, reset_retry_budgets
 from llmkit.testing import ProviderServer
 
 # Whatever a developer's shell holds, no test may see it: a real key would reach a real vendor.
@@ -74,6 +75,14 @@ def fresh_figures() -> None:
     reset_breakers()
     reset_rate_limits()
     close_caches()
+
+
+@pytest.fixture
+def endless_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No circuit opens, and no retry budget ends: for tests of what each single call does."""
+    breaker, budget = CircuitBreaker(min_calls=1_000_000_000), RetryBudget(reserve=1e9)
+    monkeypatch.setattr(llmkit.pipeline.tries, "breaker_for", lambda *_: breaker)
+    monkeypatch.setattr(llmkit.pipeline.tries, "retry_budget", lambda _: budget)
 
 
 @pytest.fixture

@@ -319,6 +319,7 @@ def _report(config: pytest.Config, stage: Stage) -> None:
 # --- the property ---------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("endless_patience")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_call_ends_in_time_and_lists_its_requests(

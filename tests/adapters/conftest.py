@@ -8,8 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 import llmkit.adapters.call_reader
-import llmkit.pipeline.tries
-from llmkit.breaker import CircuitBreaker
 from llmkit.retry import RetryPolicy
 from llmkit.testing import ProviderServer
 
@@ -39,7 +37,5 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(autouse=True)
-def closed_circuits(monkeypatch: pytest.MonkeyPatch) -> None:
+def patience(endless_patience: None) -> None:
     """However often a test's provider fails, it is asked again."""
-    patient = CircuitBreaker(min_calls=1_000_000_000)
-    monkeypatch.setattr(llmkit.pipeline.tries, "breaker_for", lambda *_: patient)

@@ -31,7 +31,6 @@ from llmkit import (
     get_adapter,
     get_performance_tracker,
 )
-from llmkit.breaker import reset_breakers
 from llmkit.scope import current_scope
 from llmkit.testing import Answer, ProviderServer
 from tests.deadline.calling import MODELS, VENDORS, Vendor, adapter, best_of
@@ -516,6 +515,7 @@ def test_a_spent_budget_leads_nowhere(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.usefixtures("endless_patience")
 def test_no_sdk_adds_requests_of_its_own(
     vendor: Vendor, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -526,7 +526,6 @@ def test_no_sdk_adds_requests_of_its_own(
     llmkit.settings.reload_settings()
     for status in (408, 409, 429, 500, 503):
         servers[0].reset()
-        reset_breakers()
         # Both vendors' SDKs obey `x-should-retry`, if they are left to.
         servers[0].answer = Answer(
             status=status, headers={"retry-after": "0", "x-should-retry": "true"}

@@ -821,13 +821,12 @@ def test_a_scripts_exit_is_not_held_by_an_operation() -> None:
 def test_ctrl_c_ends_a_race_at_once(server: ProviderServer) -> None:
     """The caller gets its KeyboardInterrupt at once, and every request in flight is cut."""
     server.answer = Answer(delay=30)
+    addresses = [(MODELS[vendor], vendor, server.base_url(vendor)) for vendor in VENDORS]
     script = f"""
         from llmkit import get_adapter
         adapters = [
             get_adapter(model, provider, api_key="sk-test", api_base=base)
-            for model, provider, base in {
-        [(MODELS[vendor], vendor, server.base_url(vendor)) for vendor in VENDORS]!r
-    }
+            for model, provider, base in {addresses!r}
         ]
         try:
             Client().race("hi", [*adapters, Sleeps("slow", "own")])
