@@ -40,6 +40,7 @@ def main() -> None:
                 openai_api_base=f"{url}/v1",
                 anthropic_api_base=url,
                 gemini_api_base=url,
+                cache_enabled=False,
             )
         )
         for messages in (1, 40):

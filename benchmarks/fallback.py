@@ -38,7 +38,7 @@ FAULTS = {
 def main() -> None:
     """Measures and prints a Markdown table."""
     timeout = float(sys.argv[1]) if len(sys.argv) > 1 else 2.0
-    client = Client(timeout=timeout)
+    client = Client(timeout=timeout, cache=False)
     print(f"| first model, timeout={timeout:g} | {' | '.join(MODELS)} | both faulty |")
     print("|---|---|---|---|---|")
     with ProviderServer() as healthy, ProviderServer() as faulty, dead_end() as hole:

@@ -61,7 +61,7 @@ def measure(rounds: int, tls: ssl.SSLContext | None) -> dict[str, list[float]]:
             get_adapter(model, vendor, api_key=KEY, api_base=server.base_url(vendor))
             for vendor, model in MODELS.items()
         ]
-        client = Client(fallbacks=[])
+        client = Client(fallbacks=[], cache=False)
         for _ in range(5):
             client.race("warm up", racers)
         for _ in range(rounds):

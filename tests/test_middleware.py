@@ -12,6 +12,8 @@ import pytest
 
 from llmkit import (
     AllModelsFailedError,
+    Budget,
+    BudgetExceededError,
     CallRecord,
     Client,
     Completion,
@@ -20,10 +22,13 @@ from llmkit import (
     LLMTimeoutError,
     Message,
     ProviderError,
+    RateLimitError,
     Request,
     Stream,
     StreamInterruptedError,
+    get_adapter,
 )
+from llmkit.cache import MemoryCache
 from llmkit.scope import current_scope
 from llmkit.testing import Answer, ProviderServer
 from tests.deadline.calling import VENDORS, adapter
@@ -339,3 +344,24 @@ def test_a_callable_object_without_a_name_can_be_middleware(
 
     with pytest.raises(InvalidRequestError, match="Forgetful"):
         client(Forgetful()).complete("hi", model=models[0])
+
+
+def test_an_adapter_of_the_users_own_is_under_all_that_the_client_was_given(
+    server: ProviderServer,
+) -> None:
+    """Budgets, observers, limits and the cache of a Client hold for adapters given to it, too."""
+    mine = get_adapter(
+        "gpt-6-luna", api_key="sk-test-0123456789", api_base=server.base_url("openai")
+    )
+    with pytest.raises(BudgetExceededError):
+        Client(mine.model, budget=Budget(tokens=1)).complete("hi", model=mine)
+    limited = Client(rate_limits={"gpt-6-luna": {"requests_per_minute": 1}})
+    limited.complete("hi", model=mine, timeout=5)
+    with pytest.raises(RateLimitError):
+        limited.complete("hi", model=mine, timeout=5)
+    assert len(server.requests) == 1
+
+    cached = Client(cache=MemoryCache())
+    assert cached.complete("hi", model=mine, use_cache=True).cached is None
+    assert cached.complete("hi", model=mine, use_cache=True).cached == "memory"
+    assert Client(cache=False).complete("hi", model=mine).cached is None

@@ -190,7 +190,11 @@ class Asking:
 
     def _is_plain(self, chain: Sequence[BaseLLMAdapter]) -> bool:
         """Says whether there is nothing around the call but what the adapter knows itself."""
-        return len(chain) == 1 and not self._middleware and chain[0].observers is self._observers
+        return len(chain) == 1 and not self._middleware and self._made(chain[0])
+
+    def _made(self, adapter: BaseLLMAdapter) -> bool:
+        """Says whether an adapter is this Client's, rather than one that its user has given."""
+        return any(adapter is each for each in self._adapters.values())
 
     def _chain(
         self,
@@ -232,8 +236,9 @@ class Asking:
         for adapter in adapters[1:]:
             further = adapter.read_options(streamed=streamed, **keywords)
             targets.append(Target(adapter, further))
-        if any(each.adapter.observers is not self._observers for each in targets):
-            targets = [self._owned(target) for target in targets]
+        for at, adapter in enumerate(adapters):
+            if not self._made(adapter):
+                targets[at] = self._owned(targets[at])
         return targets, request
 
     def _with_defaults(self, keywords: Mapping[str, Any], streamed: bool) -> dict[str, Any]:
@@ -244,9 +249,18 @@ class Asking:
         return {**keywords, **defaults, **given}
 
     def _owned(self, target: Target) -> Target:
-        """Puts a user's own adapter under this Client's budgets, and its observers."""
-        options = replace(target.options, observers=self._observers, budgets=self._budgets)
-        return replace(target, options=options)
+        """Puts a user's own adapter under what this Client was given."""
+        changes: dict[str, Any] = {"observers": self._observers, "budgets": self._budgets}
+        if self._rate_limits is not None:
+            changes["rate_limits"] = self._rate_limits
+        if self._cache is not None and target.options.cache is not None:
+            from llmkit.cache import open_cache
+            from llmkit.cache.replies import reply_cache
+
+            settings = target.adapter.settings
+            store = open_cache(self._cache, settings)
+            changes["cache"] = store and reply_cache(store, settings.cache_namespace)
+        return replace(target, options=replace(target.options, **changes))
 
     def _through_middleware(
         self, call: Callable[[Request], Completion], request: Request, targets: Sequence[Target]
