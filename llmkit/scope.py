@@ -11,6 +11,7 @@ so that no SDK in between can wrap it or try again; the edge of llmkit turns it 
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -25,7 +26,7 @@ from llmkit.threads import Flag
 
 __all__ = ["CallInterrupted", "Scope", "cancel_all", "current_scope", "deadline", "interruption"]
 
-_current: ContextVar[_Entered | None] = ContextVar("llmkit_scope", default=None)
+_current: ContextVar[_Entry | None] = ContextVar("llmkit_scope", default=None)
 
 
 class CallInterrupted(BaseException):
@@ -262,36 +263,65 @@ class Scope:
             child.cancel(cancelled.message, cancelled.code)
 
     def _release(self, child: Scope) -> None:
-        with self._lock:
+        with self._lock, contextlib.suppress(ValueError):  # Ctrl-C came before it was adopted
             self._children.remove(child)
 
 
-class _Entered:
-    """One entry into a Scope, by one thread.
+class _Entry:
+    """One entry into a Scope, by one thread, as the context remembers it.
 
     Entries know which one they are inside of, and whether they have ended: two generators that
     each hold one open may be left in any order, also in another context than they were entered
     in, and none of them may come back to life.
     """
 
-    __slots__ = ("_around", "_outer", "ended", "scope")
+    __slots__ = ("around", "ended", "outer", "scope")
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
         self.ended = False
+        self.outer = _entry()
+        current = None if self.outer is None else self.outer.scope
+        around = [] if scope.parent is None else [scope.parent]
+        if current is not None and current is not scope.parent and current is not scope:
+            around.append(current)
+        self.around = around
+
+    def begin(self) -> None:
+        for outer in self.around:
+            outer._adopt(self.scope)
+        if not self.around:
+            _outermost.get()[id(self)] = self.scope
+        _current.set(self)
+
+    def end(self) -> None:
+        self.ended = True
+        if _current.get() is self:
+            _current.set(self.outer)
+        for outer in self.around:
+            outer._release(self.scope)
+        if not self.around:
+            _outermost.get().pop(id(self), None)
+
+
+class _Entered:
+    """The `with` statement's side of an entry.
+
+    Only the statement holds it, so that the entry ends also where Ctrl-C comes in between:
+    Python may raise KeyboardInterrupt at the very beginning of `__exit__`, and a Scope that went
+    on being the current one would end every later call of the thread.
+    """
+
+    __slots__ = ("_entry", "_scope")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+        self._entry: _Entry | None = None
 
     def __enter__(self) -> Scope:
-        scope = self.scope
-        self._outer = _entry()
-        current = None if self._outer is None else self._outer.scope
-        self._around = {scope.parent, current} - {scope}
-        for outer in self._around:
-            if outer is not None:
-                outer._adopt(scope)
-        if not self._around - {None}:
-            _outermost.get()[id(self)] = scope
-        _current.set(self)
-        return scope
+        self._entry = _Entry(self._scope)
+        self._entry.begin()
+        return self._scope
 
     def __exit__(
         self,
@@ -299,23 +329,24 @@ class _Entered:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.ended = True
-        if _current.get() is self:
-            _current.set(self._outer)
-        for outer in self._around:
-            if outer is not None:
-                outer._release(self.scope)
-        _outermost.get().pop(id(self), None)
+        if self._entry is not None:
+            self._entry.end()
+            self._entry = None
+
+    def __del__(self) -> None:
+        entry = getattr(self, "_entry", None)  # Ctrl-C may have come before it was made
+        if entry is not None:
+            entry.end()
 
 
 # The Scopes that are entered now and have none around them, by the entry's identity.
 _outermost: ProcessLocal[dict[int, Scope]] = ProcessLocal(dict)
 
 
-def _entry() -> _Entered | None:
+def _entry() -> _Entry | None:
     entry = _current.get()
     while entry is not None and entry.ended:
-        entry = entry._outer
+        entry = entry.outer
     return entry
 
 
