@@ -21,37 +21,13 @@ from contextvars import ContextVar
 from types import TracebackType
 
 from llmkit.errors import ErrorCode, InvalidRequestError, LLMError
+from llmkit.interrupted import CallInterrupted
 from llmkit.process_local import ProcessLocal
 from llmkit.threads import Flag
 
 __all__ = ["CallInterrupted", "Scope", "cancel_all", "current_scope", "deadline", "interruption"]
 
 _current: ContextVar[_Entry | None] = ContextVar("llmkit_scope", default=None)
-
-
-class CallInterrupted(BaseException):
-    """Ends a blocked operation on its way up to the edge of llmkit; users never see it.
-
-    Args:
-        code: What the caller will be told.
-        message: Why, in words for the caller.
-        retryable: Whether a second try may help; None takes what the code says.
-    """
-
-    def __init__(self, code: ErrorCode, message: str, retryable: bool | None = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.retryable = retryable
-
-    def to_error(self, *, provider: str | None = None, model: str | None = None) -> LLMError:
-        """Returns the error to raise in this exception's place."""
-        # The frames that were cut are an SDK's: their variables hold headers and keys, and some of
-        # them this very exception, so that both would wait for the garbage collector.
-        self.__traceback__ = None
-        return LLMError.of_code(
-            self.code, self.message, provider=provider, model=model, retryable=self.retryable
-        )
 
 
 class Scope:
