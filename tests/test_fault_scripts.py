@@ -33,6 +33,7 @@ from llmkit.retry import RetryPolicy
 from llmkit.testing import Answer, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
 from tests.deadline.calling import VENDORS, Vendor, adapter
+from tests.machine import Lag
 
 FAULTS = (
     "status",
@@ -75,7 +76,7 @@ MALFORMED = (
 )
 
 
-@dataclass
+@dataclass(repr=False)
 class Script:
     """One call, what goes wrong in it, and what became of it.
 
@@ -102,6 +103,9 @@ class Script:
     refused: Counter[Vendor] = field(default_factory=Counter)
     arrived: Counter[Vendor] = field(default_factory=Counter)
     lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __repr__(self) -> str:  # short: hypothesis shows three dozen of them
+        return f"<{self.way}, {self.vendor}, {self.retries} retries, {self.timeout} s>"
 
     def is_at(self, vendor: Vendor, number: int) -> bool:
         """Says whether a vendor's request of this number, from 0, has the fault."""
@@ -204,7 +208,7 @@ class Stage:
         self.models: dict[Vendor, BaseLLMAdapter] = {
             vendor: adapter(vendor, server.base_url(vendor)) for vendor in VENDORS
         }
-        self.client = Client(fallbacks=[])
+        self.client = Client(fallbacks=[], cache=False)
         self.tally: Counter[tuple[str, str, Vendor]] = Counter()
         self.late: list[tuple[Script, float]] = []
         self._scripts: dict[int, Script] = {}
@@ -320,6 +324,7 @@ def _report(config: pytest.Config, stage: Stage) -> None:
 
 
 @pytest.mark.usefixtures("endless_patience")
+@pytest.mark.filterwarnings("ignore:Generating overly large repr")
 @pytest.mark.parametrize("position", POSITIONS)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_call_ends_in_time_and_lists_its_requests(
@@ -338,17 +343,21 @@ def test_every_call_ends_in_time_and_lists_its_requests(
     )
     @given(st.tuples(*(scripts(fault, position, vendor, way) for vendor, way in every)))
     def hold(drawn: tuple[Script, ...]) -> None:
-        with ThreadPoolExecutor(len(drawn)) as threads:
+        with ThreadPoolExecutor(len(drawn) // 2) as threads:
             times = list(threads.map(stage.play, drawn))
         for script, taken in zip(drawn, times, strict=True):
             if script.hits:
                 stage.tally[fault, position, script.vendor] += 1
             if taken > script.timeout + LATE:
                 stage.late.append((script, taken))
-                again = [taken]
-                while again[-1] > script.timeout + LATE and len(again) <= AGAIN:
-                    again.append(stage.play(script.anew()))
-                assert again[-1] <= script.timeout + LATE, (script, again)
+                again = []
+                for _ in range(AGAIN):
+                    with Lag() as lag:  # a call waits in several places, one after the other
+                        again.append(stage.play(script.anew()))
+                    allowed = script.timeout + LATE + 3 * lag.worst
+                    if again[-1] <= allowed:
+                        break
+                assert again[-1] <= allowed, (script, script.answer, taken, again)
 
     for _ in range(3):  # a call that ended before its fault was met doesn't count
         if any(stage.tally[fault, position, vendor] < LEAST for vendor in VENDORS):
