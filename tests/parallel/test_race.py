@@ -61,9 +61,41 @@ def wait_until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return condition()
 
 
-def by_model(**answers: Answer) -> Callable[[Any], Answer]:
+def by_model(**answers: Answer | Callable[[], Answer]) -> Callable[[Any], Answer]:
     """Answers by vendor."""
-    return lambda request: answers[request.vendor]
+
+    def answer(request: Any) -> Answer:
+        found = answers[request.vendor]
+        return found if isinstance(found, Answer) else found()
+
+    return answer
+
+
+def once_all_ask(server: ProviderServer, answer: Answer, models: int = 3) -> Callable[[], Answer]:
+    """Answers when so many models have been asked, so that nobody wins before the race began."""
+    before = len(server.requests)
+
+    def wait() -> Answer:
+        server.wait_for_requests(before + models, timeout=10)
+        return answer
+
+    return wait
+
+
+def once_done(server: ProviderServer, vendors: Sequence[str], text: str) -> Callable[[], Answer]:
+    """Answers when these vendors' requests have been, and their callers had time to read it."""
+
+    def wait() -> Answer:
+        for vendor in vendors:
+            assert wait_until(
+                lambda vendor=vendor: any(  # type: ignore[misc]
+                    request.vendor == vendor and request.finished.is_set()
+                    for request in server.requests
+                )
+            )
+        return Answer(text, delay=0.2)
+
+    return wait
 
 
 def field(server: ProviderServer, **arguments: Any) -> list[BaseLLMAdapter]:
@@ -121,9 +153,6 @@ def test_a_race_is_as_fast_as_its_fastest(any_server: ProviderServer) -> None:
 
 def test_losers_are_cut_at_once(any_server: ProviderServer) -> None:
     """The losers' threads end and the server sees every one of them leave, plain and over TLS."""
-    any_server.answer = by_model(
-        openai=Answer("fast", delay=0.1), anthropic=Answer(delay=SLOW), gemini=Answer(drip=0.01)
-    )
     adapters = field(any_server)
     client = Client(fallbacks=[])
     client.race("warm up", adapters)
@@ -131,7 +160,9 @@ def test_losers_are_cut_at_once(any_server: ProviderServer) -> None:
     def slowest() -> float:
         any_server.reset()
         any_server.answer = by_model(
-            openai=Answer("fast", delay=0.1), anthropic=Answer(delay=SLOW), gemini=Answer(drip=0.01)
+            openai=once_all_ask(any_server, Answer("fast", delay=0.1)),
+            anthropic=Answer(delay=SLOW),
+            gemini=Answer(drip=0.01),
         )
         client.race("hi", adapters)
         ended = time.monotonic()
@@ -157,7 +188,7 @@ def test_a_failure_does_not_win(server: ProviderServer) -> None:
     """The first to arrive with an error is not the winner, nor is it hidden: it is an attempt."""
     server.answer = by_model(
         openai=Answer(status=503),
-        anthropic=Answer("second", delay=0.05),
+        anthropic=once_done(server, ["openai"], "second"),
         gemini=Answer(delay=SLOW),
     )
     reply = Client().race("hi", field(server), max_retries=0)
@@ -178,14 +209,17 @@ def test_a_filtered_answer_wins_only_when_there_is_no_other(server: ProviderServ
     """A refusal is an answer only when nobody has a better one; of two, the first."""
     refusal = Answer("I can't", finish_reason="content_filter")
     server.answer = by_model(
-        openai=refusal, anthropic=Answer("I can", delay=0.1), gemini=Answer(status=500)
+        openai=refusal,
+        anthropic=once_done(server, ["openai", "gemini"], "I can"),
+        gemini=Answer(status=500),
     )
     reply = Client().race("hi", field(server), max_retries=0)
     assert reply.text == "I can"
     assert any("gpt-6-luna lost the race" in each for each in reply.warnings)
 
+    server.reset()
     server.answer = by_model(
-        openai=Answer("neither", finish_reason="content_filter", delay=0.2),
+        openai=Answer("neither", finish_reason="content_filter", delay=0.5),
         anthropic=refusal,
         gemini=Answer(status=500),
     )
@@ -405,10 +439,13 @@ def test_a_model_may_race_itself(server: ProviderServer) -> None:
 
 def test_figures_of_a_race_are_kept_per_model(server: ProviderServer) -> None:
     """The winner's success and latency are its own; a loser was cancelled, at an unknown price."""
+    adapters = field(server)
     server.answer = by_model(
-        openai=Answer("fast", delay=0.1), anthropic=Answer(delay=30), gemini=Answer(status=500)
+        openai=once_done(server, ["gemini"], "fast"),
+        anthropic=Answer(delay=30),
+        gemini=Answer(status=500),
     )
-    Client().race("hi", field(server), max_retries=0)
+    Client().race("hi", adapters, max_retries=0)
     stats = get_performance_tracker().get_stats()
     figures = {
         name: (each["successes"], each["failures"], each["cancelled"], each["unpriced"])
@@ -507,7 +544,7 @@ def test_keywords_that_a_race_does_not_have_are_refused(
 def test_a_cut_racer_is_charged_an_estimate(server: ProviderServer) -> None:
     """What a loser cost is unknown, so a budget counts what it may have cost, never nothing."""
     server.answer = by_model(
-        openai=Answer("fast", delay=0.1, input_tokens=7, output_tokens=2),
+        openai=once_all_ask(server, Answer("fast", delay=0.1, input_tokens=7, output_tokens=2)),
         anthropic=Answer(delay=30),
         gemini=Answer(status=503),
     )
@@ -519,38 +556,43 @@ def test_a_cut_racer_is_charged_an_estimate(server: ProviderServer) -> None:
     assert budget.remaining_usd == Decimal(1) - budget.spent_usd  # nothing stays reserved
 
 
-def test_a_stream_that_came_second_is_charged_at_once(server: ProviderServer) -> None:
+def test_a_stream_that_came_second_is_charged_at_once() -> None:
     """A stream whose first chunk came too late is settled then, not when it is collected."""
-    server.answer = by_model(
-        openai=Answer(chunks=["a", "b"], chunk_delay=0.05),
-        anthropic=Answer(chunks=["c", "d"], chunk_delay=0.05),
-        gemini=Answer(chunks=["e", "f"], chunk_delay=0.05),
-    )
-    with Budget(usd="1") as budget:
-        stream = Client().race_stream("hi", field(server), max_tokens=100)
+    released = threading.Event()
+
+    class Late(Own):
+        def _stream_text(self, request: Request) -> ChunkSource:
+            released.wait(10)
+            yield Chunk("late")
+            return Completion("late", self.model, self.provider)
+
+    def held() -> int:
+        assert budget.remaining_tokens is not None
+        return 100_000 - budget.remaining_tokens - budget.spent_tokens
+
+    with Budget(tokens=100_000) as budget:
+        stream = Client().race_stream(
+            "hi", [Late("late", says("late")), Own("fast", says("quick"))], max_tokens=1000
+        )
+        assert held() > 2000
+        released.set()
         assert wait_until(lambda: not race_threads())
-        assert budget.remaining_usd is not None
-        held = Decimal(1) - budget.remaining_usd - budget.spent_usd
-        text = "".join(stream.text_stream)
-        assert len(text) == 2
-    reply = stream.completion
-    assert held < Decimal("0.001")  # the winner's alone, which is still being written
-    assert budget.remaining_usd == Decimal(1) - budget.spent_usd
-    codes = [attempt.code for attempt in reply.attempts]
-    assert codes.count(None) == 1
-    assert codes.count(ErrorCode.LLM_CANCELLED) == len(codes) - 1
+        assert 1000 < held() < 2000  # the winner's, which has not been read yet
+        assert "".join(stream.text_stream) == "quick"
+    assert held() == 0
+    codes = {attempt.model: attempt.code for attempt in stream.completion.attempts}
+    assert codes == {"late": ErrorCode.LLM_CANCELLED, "fast": None}
 
 
 def test_a_budget_that_one_racer_does_not_fit_bounds_that_racer(server: ProviderServer) -> None:
     """Each racer reserves for itself; one that no longer fits fails, and the others go on."""
     server.answer = by_model(
-        openai=Answer("fast", delay=0.1), anthropic=Answer(delay=30), gemini=Answer("fast")
+        openai=Answer("fast", delay=0.3), anthropic=Answer("no"), gemini=Answer("no")
     )
-    dear = adapter("anthropic", server.base_url("anthropic"))
-    cheap = adapter("openai", server.base_url("openai"))
     with Budget(tokens=700):
-        reply = Client().race("hi", [cheap, dear], max_tokens=500, hedge_after=0.02)
+        reply = Client().race("hi", field(server)[:2], max_tokens=500, hedge_after=0.05)
     assert reply.text == "fast"
+    assert [request.vendor for request in server.requests] == ["openai"]
 
 
 # --- streams --------------------------------------------------------------------------------------
@@ -560,7 +602,7 @@ def test_the_first_chunk_wins(any_server: ProviderServer) -> None:
     """Of streams, the first to deliver is read on; the others' connections are closed at once."""
     any_server.answer = by_model(
         openai=Answer(chunks=["late"], delay=30),
-        anthropic=Answer(chunks=["in ", "time"], chunk_delay=0.05),
+        anthropic=once_all_ask(any_server, Answer(chunks=["in ", "time"], chunk_delay=0.05)),
         gemini=Answer(stall_after=60),
     )
     records: list[CallRecord] = []
@@ -664,6 +706,22 @@ def test_results_that_do_not_win_are_discarded_once() -> None:
         # One that was cut before it began has no result.
         assert len(dropped) == len(set(dropped)) <= 5
         assert won not in dropped
+
+
+def test_what_comes_after_the_finish_is_discarded() -> None:
+    """A result for which nobody waits any more is handed to `discard`, too."""
+    released = threading.Event()
+    dropped: list[int] = []
+
+    def late() -> int:
+        released.wait(10)
+        return 2
+
+    racers = [Racer("late", late), Racer("quick", lambda: 1)]
+    assert race(racers, lambda result: True, dropped.append) == (1, 1)
+    assert not dropped
+    released.set()
+    assert wait_until(lambda: dropped == [2])
 
 
 def test_a_race_leaves_nothing_for_the_collector(server: ProviderServer) -> None:
