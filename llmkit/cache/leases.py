@@ -111,6 +111,11 @@ def answer_once(
         BaseException: What `ask` raised.
     """
     allowance = allowance or Allowance()
+    found = cache.read(key, allowance=allowance)
+    if found is not None and found.value != UNKEPT:
+        value = read(found.value)
+        if value is not None:
+            return Answered(value, found.level)
 
     def use(found: Found | None) -> Answered | None:
         if found is None or found.stale:
@@ -125,7 +130,9 @@ def answer_once(
         return use(cache.read(key, stale=True, allowance=allowance))
 
     def lead() -> Answered:
-        answered = use(cache.read(key, allowance=allowance))
+        # Another flight may have landed since that first look. Where processes share the cache
+        # they look once more under their lock; until then, what is near will do.
+        answered = use(cache.read_near(key)) if cache.shared else look(allowance)
         if answered is not None:
             return answered
         return ask_once(cache, key, look=look, ask=ask, allowance=allowance)
