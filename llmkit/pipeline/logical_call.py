@@ -29,6 +29,8 @@ _OUTAGES = frozenset(
     }
 )
 
+_NO_USAGE = Usage()
+
 
 class LogicalCall:
     """One call while it is under way: its clock, and the models that it asks.
@@ -176,8 +178,8 @@ class LogicalCall:
     def _finish(self, outcome: Completion | LLMError, concerned: ModelCall) -> None:
         """Completes the answer's figures and tells the observers."""
         latency = time.perf_counter() - self._began
-        usage, cost, code, cached = Usage(), None, None, None
         outcome.attempts = attempts = self.attempts
+        code, usage, cost, cached = None, _NO_USAGE, None, None
         if isinstance(outcome, LLMError):
             code = outcome.code
         else:

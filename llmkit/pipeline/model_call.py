@@ -11,6 +11,7 @@ from llmkit.cache.replies import replay
 from llmkit.content_policy import log_violation
 from llmkit.cost import cost_of
 from llmkit.errors import Attempt, LLMError, ProviderError
+from llmkit.models import ModelInfo
 from llmkit.pipeline.fitting import fit_to_model, say_for
 from llmkit.pipeline.options import Adapter, CallOptions, Target
 from llmkit.pipeline.tries import Tries
@@ -64,8 +65,8 @@ class ModelCall:
         "_allowance",
         "_fitted",
         "_key",
+        "_request",
         "adapter",
-        "info",
         "options",
         "streamed",
         "tries",
@@ -85,16 +86,18 @@ class ModelCall:
         self.adapter = adapter
         self.options = options
         self.streamed = streamed
-        self.info = adapter.info  # looked up once: for an unknown model it costs milliseconds
-        self._fitted, said = fit_to_model(request, self.info, adapter.never_takes)
-        self.warnings = (*warnings, *said)
+        self.warnings = warnings
+        self.tries: Tries | None = None
+        self._request = request
+        self._fitted: tuple[Request, ModelInfo] | None = None
         self._key: str | None = None
         if options.cache is not None:
             self._allowance = allowance or Allowance()
             self._key = options.cache.key_of(
                 request, provider=adapter.provider, address=adapter.address
             )
-        self.tries: Tries | None = None
+        if request.on_unsupported == "error":
+            self._fit()
 
     @property
     def allowance(self) -> Allowance | None:
@@ -240,19 +243,29 @@ class ModelCall:
             outcome,
             provider=self.adapter.provider,
             model=self.adapter.model,
-            request=self._fitted,
+            request=self._request,
             settings=self.adapter.settings,
         )
 
     def _complete(self, reply: Completion) -> None:
         reply.warnings = (*self.warnings, *reply.warnings)
         if reply.cost is None:
-            reply.cost = cost_of(reply.usage, self.info)
+            reply.cost = cost_of(reply.usage, self._fit()[1])
 
     def _try(self) -> Tries:
         if self.tries is None:
-            self.tries = Tries(self.adapter, self.info, self._fitted, self.options, self.streamed)
+            request, info = self._fit()
+            self.tries = Tries(self.adapter, info, request, self.options, self.streamed)
         return self.tries
+
+    def _fit(self) -> tuple[Request, ModelInfo]:
+        """Returns what is sent, and what is known of the model; a cached answer needs neither."""
+        if self._fitted is None:
+            info = self.adapter.info  # once: for an unknown model it costs milliseconds
+            request, said = fit_to_model(self._request, info, self.adapter.never_takes)
+            self.warnings += said
+            self._fitted = request, info
+        return self._fitted
 
     def _begin(self, tries: Tries, scope: Scope) -> Begun:
         source = _read_answer_of(self.adapter, self.adapter._stream_text(tries.request))
