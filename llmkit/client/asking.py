@@ -71,7 +71,8 @@ class Asking:
         self._max_retries = max_retries
         self._fallback_on = fallback_on
         self._middleware = check_middleware(middleware)
-        self._observers = tuple(observers)
+        # A list, and so nobody else's: by it the adapters that this Client has made are known.
+        self._observers = list(observers)
         self._budgets = tuple(budgets)
         self._rate_limits = None if rate_limits is None else _read_limits(rate_limits)
         self._cache = cache
@@ -233,14 +234,23 @@ class Asking:
         for adapter in adapters[1:]:
             further = adapter.read_options(streamed=streamed, **keywords)
             targets.append(Target(adapter, further))
-        if any(each.adapter.observers is not self._observers for each in targets):
-            targets = [self._owned(target) for target in targets]
-        return targets, request
+        return [self._owned(target) for target in targets], request
 
     def _owned(self, target: Target) -> Target:
-        """Puts a user's own adapter under this Client's budgets, and its observers."""
-        options = replace(target.options, observers=self._observers, budgets=self._budgets)
-        return replace(target, options=options)
+        """Puts a user's own adapter under this Client's limits and observers, and its cache."""
+        if target.adapter.observers is self._observers:
+            return target
+        options = target.options
+        changes: dict[str, Any] = {
+            "observers": _joined(options.observers, self._observers),
+            "budgets": _joined(options.budgets, self._budgets),
+            "rate_limits": self._rate_limits or options.rate_limits,
+        }
+        if self._cache is not None and options.cache is not None:
+            from llmkit.adapters.call_reader import replies_at
+
+            changes["cache"] = replies_at(self._cache, target.adapter.settings)
+        return replace(target, options=replace(options, **changes))
 
     def _through_middleware(
         self, call: Callable[[Request], R], request: Request, targets: Sequence[Target]
@@ -272,6 +282,11 @@ def _checked_names(
     if isinstance(models, str) or not isinstance(models, Sequence):
         raise InvalidRequestError(f"{name}={brief(models)}: expected a list of models")
     return tuple(models)
+
+
+def _joined(own: Sequence[R], further: Sequence[R]) -> tuple[R, ...]:
+    """Returns both, each once: nobody is to be told, or to pay, twice."""
+    return (*own, *(each for each in further if each not in own))
 
 
 def _same(one: BaseLLMAdapter, other: BaseLLMAdapter) -> bool:
