@@ -98,7 +98,7 @@ class LogicalCall:
             try:
                 with self.scope.entered():
                     answering, reply = step()
-            except LLMError as error:
+            except (LLMError, CallInterrupted) as error:
                 answering, reply = self._stale_instead(error)
         self._finish(reply, answering)
         return reply
@@ -121,7 +121,7 @@ class LogicalCall:
             try:
                 with self.scope.entered(), until_first.entered():
                     answering, begun = step()
-            except LLMError as error:
+            except (LLMError, CallInterrupted) as error:
                 answering, reply = self._stale_instead(error)
                 begun = begin_replay(reply, self.scope)
         self._first_chunk = time.perf_counter() - self._began
@@ -140,7 +140,7 @@ class LogicalCall:
             on_end=end,
         )
 
-    def _stale_instead(self, error: LLMError) -> tuple[ModelCall, Completion]:
+    def _stale_instead(self, error: LLMError | CallInterrupted) -> tuple[ModelCall, Completion]:
         """Finds an expired answer to give instead of an error that is not the request's own."""
         if error.code in RETRYABLE_CODES or error.code in _OUTAGES:
             for part in self.asked:
