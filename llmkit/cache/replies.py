@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 from llmkit.cache.base import Allowance, LLMCache
 from llmkit.cache.flights import Flights
+from llmkit.cache.guarded import guarded
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
 from llmkit.cache.memory import MemoryCache
@@ -97,7 +98,7 @@ class ReplyCache:
     """
 
     def __init__(self, store: LLMCache, namespace: str | None = None) -> None:
-        self.store = store
+        self.store = guarded(store)
         self.namespace = get_settings().cache_namespace if namespace is None else namespace
         self._flights: Flights[Answered] = Flights()
         near = getattr(store, "l1", store)
