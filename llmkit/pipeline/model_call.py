@@ -24,6 +24,10 @@ __all__ = ["Begun", "ModelCall", "begin_replay", "read_answer", "stand_in"]
 
 T = TypeVar("T")
 
+# Seconds that a call's work on shared caches may take together, and the part of a short time-out.
+FOR_CACHES = 0.25
+SHARE_FOR_CACHES = 1 / 4
+
 # Seconds that a look for an expired answer may take, when a call's own time may be over.
 LAST_LOOK = 0.05
 
@@ -56,6 +60,9 @@ class ModelCall:
         warnings: What the user should know already.
         allowance: The time that the call's work on shared caches may take; None for the usual.
 
+    Attributes:
+        asides: What the user should know of this call alone: it is not kept with the answer.
+
     Raises:
         InvalidRequestError: The model does not take what is asked, and `on_unsupported` is
             "error".
@@ -67,6 +74,7 @@ class ModelCall:
         "_key",
         "_request",
         "adapter",
+        "asides",
         "options",
         "streamed",
         "tries",
@@ -87,12 +95,13 @@ class ModelCall:
         self.options = options
         self.streamed = streamed
         self.warnings = warnings
+        self.asides: tuple[str, ...] = ()
         self.tries: Tries | None = None
         self._request = request
         self._fitted: tuple[Request, ModelInfo] | None = None
         self._key: str | None = None
         if options.cache is not None:
-            self._allowance = allowance or Allowance()
+            self._allowance = allowance or _allowance_of(options)
             self._key = options.cache.key_of(
                 request, provider=adapter.provider, address=adapter.address
             )
@@ -231,6 +240,7 @@ class ModelCall:
         if isinstance(outcome, Completion) and outcome.cached is None:
             self._complete(outcome)
             self.keep(outcome)
+            outcome.warnings += self.asides
 
     def keep(self, reply: Completion) -> None:
         """Puts an answer into the cache that was not got through it: a stream's, or a racer's."""
@@ -278,6 +288,12 @@ class ModelCall:
         except BaseException:
             scope.close_held()
             raise
+
+
+def _allowance_of(options: CallOptions) -> Allowance:
+    if options.timeout is None:
+        return Allowance(FOR_CACHES)
+    return Allowance(min(FOR_CACHES, options.timeout * SHARE_FOR_CACHES))
 
 
 def begin_replay(reply: Completion, whole: Scope) -> Begun:
