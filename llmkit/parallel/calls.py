@@ -90,7 +90,7 @@ def stream_in_race(
             return parts[cached[0]], begin_replay(cached[1], call.scope)
         racers = _racers(call, parts, head_starts, lambda part: part.begin_fresh(call.scope))
         at, begun = race(racers, lambda begun: True, discard)
-        parts[at].warnings += _losers(call, parts[at])
+        parts[at].asides = _losers(call, parts[at])
         return parts[at], begun
 
     return call.stream(step)
