@@ -106,7 +106,7 @@ def fill(server: RedisServer) -> Callable[[], object]:
 def test_a_fault_in_mid_load(
     server: ProviderServer, own_server: RedisServer, fault: Callable[[RedisServer], Any]
 ) -> None:
-    """No call fails, none is 0.3 s slower than without a cache, and hits come back by themselves."""
+    """No call fails, none is 0.3 s slower than without a cache, and hits come back."""
     client = make_client(server, cache=RedisCache(own_server.url))
     for n in range(QUESTIONS):
         client.complete(f"Question {n}")
@@ -204,20 +204,18 @@ def test_a_race_with_a_frozen_server(server: ProviderServer, own_server: RedisSe
 def test_a_wait_for_another_process_ends_with_the_call(
     server: ProviderServer, redis_server: RedisServer
 ) -> None:
-    """Who waits for the lock of a process that was killed asks by itself before its time is over."""
+    """Who waits for the lock of a killed process asks by itself before its time is over."""
     cache = RedisCache(redis_server.url, "left-locked")
     client = make_client(server, cache=cache)
     server.answer = Answer("Yes.")
-    key = []
-    acquire = cache.acquire
+    key: list[str] = []
 
-    def note(name: str, *arguments: Any) -> Any:
-        key.append(name)
-        return acquire(name, *arguments)
+    class Noting(RedisCache):
+        def acquire(self, name: str, *arguments: Any) -> Any:
+            key.append(name)
+            return super().acquire(name, *arguments)
 
-    cache.acquire = note  # type: ignore[method-assign]
-    client.complete("Why?")
-    cache.acquire = acquire  # type: ignore[method-assign]
+    make_client(server, cache=Noting(redis_server.url, "left-locked")).complete("Why?")
     cache.clear()
     assert cache.acquire(key[0], "somebody else's", 60.0) == "granted"
     began = time.monotonic()

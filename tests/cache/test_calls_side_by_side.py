@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -88,10 +89,8 @@ def test_a_stream_that_is_no_whole_answer_is_not_kept(
 ) -> None:
     """A broken, cut off, filtered, calling or empty stream is asked for again."""
     server.script(answer)
-    try:
+    with contextlib.suppress(llmkit.StreamInterruptedError, llmkit.ProviderError):
         read(client)
-    except llmkit.LLMError as error:
-        assert error.code == "LLM_STREAM_INTERRUPTED" or not answer.text
     assert read(client).cached is None
     assert read(client).cached == "memory"
 
@@ -220,7 +219,7 @@ def test_a_winner_is_kept_under_its_own_key(server: ProviderServer, client: Clie
     assert any("lost the race" in each for each in won.warnings)
     asked = len(server.requests)
     again = client.race("Why?", [MODEL, OTHER])
-    assert (again.text, again.cached, again.cost) == ("fast", "memory", 0)
+    assert (again.text, again.cached, again.cost) == ("fast", "memory", Decimal(0))
     assert (again.warnings, again.attempts) == ((), ())
     assert client.complete("Why?", model=OTHER).text == "fast"
     assert len(server.requests) == asked
