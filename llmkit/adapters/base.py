@@ -11,6 +11,7 @@ from llmkit.adapters.call_reader import CallReader
 from llmkit.budget import Budget
 from llmkit.cache import LLMCache
 from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
+from llmkit.log import redact
 from llmkit.models import ModelInfo, get_model_info
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
@@ -102,8 +103,12 @@ class BaseLLMAdapter(CallReader, ABC):
         return f"{type(self).__name__}({self.model!r}, provider={self.provider!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # A key never gets into a pickle; where that is read, the settings have to have one.
-        return {**self.__dict__, "_api_key": None, "kept_options": {}}
+        # A key never gets into a pickle; where that is read, the settings have to have one. Nor
+        # does a cache that is an object, or whose URL has a password.
+        cache = self.cache
+        if isinstance(cache, LLMCache) or (isinstance(cache, str) and redact(cache) != cache):
+            cache = None
+        return {**self.__dict__, "_api_key": None, "kept_options": {}, "cache": cache}
 
     @property
     def info(self) -> ModelInfo:

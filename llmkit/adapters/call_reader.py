@@ -16,7 +16,7 @@ from llmkit.request.checks import check_whole
 from llmkit.retry import RetryPolicy
 from llmkit.settings import Settings
 
-__all__ = ["CallReader"]
+__all__ = ["CallReader", "replies_at"]
 
 
 # How a call is made, and what it asks, by the names that `Client.complete` has for them.
@@ -156,7 +156,7 @@ class CallReader:
             observers=self.observers,
             budgets=self.budgets,
             rate_limits=self.rate_limits,
-            cache=None if use.mode == "off" else self._reply_cache(),
+            cache=None if use.mode == "off" else replies_at(self.cache or None, self.settings),
             cache_use=use,
         )
 
@@ -191,6 +191,13 @@ class CallReader:
             self.stale_ttl if stale_ttl is None else stale_ttl,
         )
 
-    def _reply_cache(self) -> ReplyCache | None:
-        store = open_cache(self.cache or None, self.settings)
-        return None if store is None else reply_cache(store, self.settings.cache_namespace)
+
+def replies_at(place: LLMCache | str | bool | None, settings: Settings) -> ReplyCache | None:
+    """Returns the answers that are kept somewhere.
+
+    Args:
+        place: Where, as `Client` takes it for `cache`.
+        settings: Whose namespace counts, and what `place` leaves open.
+    """
+    store = open_cache(place, settings)
+    return None if store is None else reply_cache(store, settings.cache_namespace)

@@ -25,8 +25,11 @@ __all__ = ["FORMAT", "NOT_ON_THE_WIRE", "canonical_json", "digest_of", "request_
 FORMAT: Final = 1
 """Raised whenever a request is written differently, or a field's default gets another meaning."""
 
-NOT_ON_THE_WIRE: Final = frozenset({"metadata", "on_unsupported"})
-"""Fields of a Request that a vendor never sees; every other one is part of the key."""
+NOT_ON_THE_WIRE: Final = frozenset({"metadata"})
+"""Fields of a Request that change nothing in its answer; every other one is part of the key.
+
+`on_unsupported` says which warnings the answer has, and whether there is to be one.
+"""
 
 
 def request_key(request: Request, *, provider: str, address: str, namespace: str) -> str | None:
@@ -48,14 +51,14 @@ def request_key(request: Request, *, provider: str, address: str, namespace: str
     pieces: list[str] = [*_place(provider, address, namespace)]
     try:
         for name, value, default in zip(_NAMES, _values_of(request), _DEFAULTS, strict=True):
-            if value is default:
+            if value == default or (default is _EMPTY and not value):
                 continue
             kind = type(value)
             if kind is str:
                 pieces += (name, "s", value)
             elif kind is int or kind is float:
                 pieces += (name, "n", repr(value))
-            elif value or default is not _EMPTY:
+            else:
                 text = canonical_json(value)
                 if _shows_a_key(value, text):
                     get_logger("cache").debug("not cached: %s carries what looks like a key", name)
@@ -155,8 +158,8 @@ _EMPTY: Final[Any] = object()  # stands for a default that is an empty mapping o
 
 def _default_of(field: Any) -> Any:
     """Returns a field's default if it says that nothing was asked; else something never met."""
-    if field.default is None:
-        return None
+    if field.default is None or field.default == "warn":
+        return field.default
     return _EMPTY if field.default == () or field.default_factory is dict else MISSING
 
 

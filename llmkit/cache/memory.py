@@ -24,14 +24,12 @@ _OVERHEAD = 450
 class _Kept(NamedTuple):
     """An entry and what it weighs with its key, in bytes."""
 
-    text: str
-    expires_at: float
-    kept_until: float
+    entry: Entry
     weight: int
 
 
 def _kept_until(key: str, kept: _Kept, now: float) -> float:
-    return kept.kept_until
+    return kept.entry.kept_until
 
 
 def _weight(kept: _Kept) -> int:
@@ -79,14 +77,14 @@ class MemoryCache(LLMCache):
         """Looks for a fresh value; see `LLMCache.read_near`."""
         with self._lock:
             try:
-                text, expires_at, _, _ = self._entries[key]
+                entry = self._entries[key].entry
             except KeyError:
                 return None
-            if self.clock() >= expires_at:
+            if self.clock() >= entry.expires_at:
                 return None
             self._counts["hits"] += 1
         try:
-            return Found(decode_value(text), "memory", expires_at, False)
+            return Found(decode_value(entry.text), "memory", entry.expires_at, False)
         except RecursionError:  # nested deeper than this stack allows
             return None
 
@@ -94,10 +92,9 @@ class MemoryCache(LLMCache):
         """Returns an entry; see `LLMCache.fetch`."""
         with self._lock:
             try:
-                kept = self._entries[key]
+                return self._entries[key].entry
             except KeyError:
                 return None
-        return Entry(kept.text, kept.expires_at, kept.kept_until)
 
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
         """Stores an entry; see `LLMCache.keep`."""
@@ -105,7 +102,7 @@ class MemoryCache(LLMCache):
         with self._lock:
             try:
                 try:
-                    self._entries[key] = _Kept(*entry, weight)
+                    self._entries[key] = _Kept(entry, weight)
                 except ValueError:  # larger than all that may be kept
                     self._entries.pop(key, None)
                     return False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from llmkit.cache.base import Allowance, LLMCache
+from llmkit.cache.guarded import guarded
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
 from llmkit.cache.memory import MemoryCache
@@ -96,7 +97,7 @@ class ReplyCache:
     """
 
     def __init__(self, store: LLMCache, namespace: str | None = None) -> None:
-        self.store = store
+        self.store = guarded(store)
         self.namespace = get_settings().cache_namespace if namespace is None else namespace
         near = getattr(store, "l1", store)
         self._memory = near if type(near) is MemoryCache else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.client.middleware import Middleware, as_stream, check_middleware, run_through
 from llmkit.errors import ConfigurationError, InvalidRequestError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from llmkit.streams import Stream
 
 __all__ = ["Asking"]
+
+R = TypeVar("R")
 
 
 class Asking:
@@ -69,7 +71,8 @@ class Asking:
         self._max_retries = max_retries
         self._fallback_on = fallback_on
         self._middleware = check_middleware(middleware)
-        self._observers = tuple(observers)
+        # A list, and so nobody else's: by it the adapters that this Client has made are known.
+        self._observers = list(observers)
         self._budgets = tuple(budgets)
         self._rate_limits = None if rate_limits is None else _read_limits(rate_limits)
         self._cache = cache
@@ -249,18 +252,18 @@ class Asking:
         return {**keywords, **defaults, **given}
 
     def _owned(self, target: Target) -> Target:
-        """Puts a user's own adapter under what this Client was given."""
-        changes: dict[str, Any] = {"observers": self._observers, "budgets": self._budgets}
-        if self._rate_limits is not None:
-            changes["rate_limits"] = self._rate_limits
-        if self._cache is not None and target.options.cache is not None:
-            from llmkit.cache import open_cache
-            from llmkit.cache.replies import reply_cache
+        """Puts a user's own adapter under this Client's limits and observers, and its cache."""
+        options = target.options
+        changes: dict[str, Any] = {
+            "observers": _joined(options.observers, self._observers),
+            "budgets": _joined(options.budgets, self._budgets),
+            "rate_limits": self._rate_limits or options.rate_limits,
+        }
+        if self._cache is not None and options.cache is not None:
+            from llmkit.adapters.call_reader import replies_at
 
-            settings = target.adapter.settings
-            store = open_cache(self._cache, settings)
-            changes["cache"] = store and reply_cache(store, settings.cache_namespace)
-        return replace(target, options=replace(target.options, **changes))
+            changes["cache"] = replies_at(self._cache, target.adapter.settings)
+        return replace(target, options=replace(options, **changes))
 
     def _through_middleware(
         self, call: Callable[[Request], Completion], request: Request, targets: Sequence[Target]
@@ -310,6 +313,11 @@ def _checked_names(
     if isinstance(models, str) or not isinstance(models, Sequence):
         raise InvalidRequestError(f"{name}={brief(models)}: expected a list of models")
     return tuple(models)
+
+
+def _joined(own: Sequence[R], further: Sequence[R]) -> tuple[R, ...]:
+    """Returns both, each once: nobody is to be told, or to pay, twice."""
+    return (*own, *(each for each in further if each not in own))
 
 
 def _same(one: BaseLLMAdapter, other: BaseLLMAdapter) -> bool:

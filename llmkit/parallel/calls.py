@@ -94,7 +94,7 @@ def stream_in_race(
             return parts[cached[0]], begin_replay(cached[1], call.scope)
         racers = _racers(call, parts, head_starts, begin)
         _, (part, begun) = race(racers, lambda begun: True, discard)
-        part.warnings += _losers(call, part)
+        part.asides += _losers(call, part)
         return part, begun
 
     return call.stream(step)

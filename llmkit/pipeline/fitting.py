@@ -24,7 +24,7 @@ _REFUSABLE: Mapping[str, Any] = {
 
 def fit_to_model(
     request: Request, info: ModelInfo, never_takes: frozenset[str]
-) -> tuple[Request, list[str]]:
+) -> tuple[Request, tuple[str, ...]]:
     """Leaves out what the registry says that the model refuses.
 
     Args:
@@ -51,8 +51,7 @@ def fit_to_model(
         request = replace(request, **{name: _REFUSABLE[name] for name in refused})
         if request.on_unsupported == "warn":
             warnings.append(f"{info.name} does not take {said}: left out")
-    warnings.extend(notices_of(info))
-    return request, warnings
+    return request, (*warnings, *notices_of(info))
 
 
 def say_for(

@@ -29,6 +29,8 @@ _OUTAGES = frozenset(
     }
 )
 
+_NO_USAGE = Usage()
+
 
 class LogicalCall:
     """One call while it is under way: its clock, and the models that it asks.
@@ -94,7 +96,7 @@ class LogicalCall:
             try:
                 with self.scope.entered():
                     answering, reply = step()
-            except LLMError as error:
+            except (LLMError, CallInterrupted) as error:
                 answering, reply = self._stale_instead(error)
         self._finish(reply, answering)
         return reply
@@ -117,7 +119,7 @@ class LogicalCall:
             try:
                 with self.scope.entered(), until_first.entered():
                     answering, begun = step()
-            except LLMError as error:
+            except (LLMError, CallInterrupted) as error:
                 answering, reply = self._stale_instead(error)
                 begun = begin_replay(reply, self.scope)
         self._first_chunk = time.perf_counter() - self._began
@@ -136,7 +138,7 @@ class LogicalCall:
             on_end=end,
         )
 
-    def _stale_instead(self, error: LLMError) -> tuple[ModelCall, Completion]:
+    def _stale_instead(self, error: LLMError | CallInterrupted) -> tuple[ModelCall, Completion]:
         """Finds an expired answer to give instead of an error that is not the request's own."""
         if error.code in RETRYABLE_CODES or error.code in _OUTAGES:
             for part in self.asked:
@@ -174,8 +176,8 @@ class LogicalCall:
     def _finish(self, outcome: Completion | LLMError, concerned: ModelCall) -> None:
         """Completes the answer's figures and tells the observers."""
         latency = time.perf_counter() - self._began
-        usage, cost, code, cached = Usage(), None, None, None
         outcome.attempts = attempts = self.attempts
+        code, usage, cost, cached = None, _NO_USAGE, None, None
         if isinstance(outcome, LLMError):
             code = outcome.code
         else:

@@ -11,6 +11,7 @@ from llmkit.cache.replies import replay
 from llmkit.content_policy import log_violation
 from llmkit.cost import cost_of, why_unknown
 from llmkit.errors import Attempt, LLMError, ProviderError
+from llmkit.models import ModelInfo
 from llmkit.pipeline.fitting import fit_to_model, say_for
 from llmkit.pipeline.options import Adapter, CallOptions, Target
 from llmkit.pipeline.tries import Tries
@@ -22,8 +23,11 @@ from llmkit.types import Chunk, Completion
 __all__ = ["Begun", "ModelCall", "begin_replay", "read_answer", "stand_in"]
 
 T = TypeVar("T")
-
 R = TypeVar("R", Completion, Completion | None)
+
+# Seconds that a call's work on shared caches may take together, and the part of a short time-out.
+FOR_CACHES = 0.25
+SHARE_FOR_CACHES = 1 / 4
 
 # Seconds that a look for an expired answer may take, when a call's own time may be over.
 LAST_LOOK = 0.05
@@ -54,8 +58,11 @@ class ModelCall:
         request: What to ask.
         options: How.
         streamed: Whether the answer arrives in pieces.
-        warnings: What the user should know already.
+        asides: What the user should know already of this very call.
         allowance: The time that the call's work on shared caches may take; None for the usual.
+
+    Attributes:
+        asides: What the user should know of this very call: it is not kept with the answer.
 
     Raises:
         InvalidRequestError: The model does not take what is asked, and `on_unsupported` is
@@ -66,12 +73,13 @@ class ModelCall:
         "_allowance",
         "_fitted",
         "_key",
+        "_request",
+        "_warnings",
         "adapter",
-        "info",
+        "asides",
         "options",
         "streamed",
         "tries",
-        "warnings",
     )
 
     def __init__(
@@ -81,22 +89,25 @@ class ModelCall:
         options: CallOptions,
         *,
         streamed: bool = False,
-        warnings: tuple[str, ...] = (),
+        asides: tuple[str, ...] = (),
         allowance: Allowance | None = None,
     ) -> None:
         self.adapter = adapter
         self.options = options
         self.streamed = streamed
-        self.info = adapter.info  # looked up once: for an unknown model it costs milliseconds
-        self._fitted, said = fit_to_model(request, self.info, adapter.never_takes)
-        self.warnings = (*warnings, *said)
+        self.asides = asides
+        self._warnings: tuple[str, ...] = ()  # of the model; kept with the answer
+        self.tries: Tries | None = None
+        self._request = request
+        self._fitted: tuple[Request, ModelInfo] | None = None
         self._key: str | None = None
         if options.cache is not None:
-            self._allowance = allowance or Allowance()
+            self._allowance = allowance or _allowance_of(options)
             self._key = options.cache.key_of(
                 request, provider=adapter.provider, address=adapter.address
             )
-        self.tries: Tries | None = None
+        if request.on_unsupported == "error":
+            self._fit()
 
     @property
     def allowance(self) -> Allowance | None:
@@ -123,21 +134,21 @@ class ModelCall:
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return self._warned(cache.near(self._key))
+        return self._delivered(cache.near(self._key))
 
     def cached(self) -> Completion | None:
         """Returns the answer, if it is cached anywhere and may be taken from there."""
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return self._warned(cache.find(self._key, self._allowance))
+        return self._delivered(cache.find(self._key, self._allowance))
 
     def cached_stale(self) -> Completion | None:
         """Returns an answer that has expired, if those are wanted rather than none."""
         cache = self.options.cache
         if cache is None or not self.options.cache_use.stale_ttl:
             return None
-        return self._warned(cache.find_stale(self._key, Allowance(LAST_LOOK)))
+        return self._delivered(cache.find_stale(self._key, Allowance(LAST_LOOK)))
 
     def answer(self, forced: bool = False) -> Completion:
         """Gets an answer, cached or fresh, inside the current Scope.
@@ -159,7 +170,7 @@ class ModelCall:
             reply = cache.answer(
                 self._key, self.options.cache_use, lambda: self._ask(forced), self._allowance
             )
-        return self._warned(reply)
+        return self._delivered(reply)
 
     def answer_alone(self) -> Completion:
         """Gets an answer from the model, whoever else asks it the same, and keeps it: a racer's.
@@ -173,7 +184,7 @@ class ModelCall:
         """
         reply = self._ask(forced=False)
         self._keep(reply)
-        return self._warned(reply)
+        return self._delivered(reply)
 
     def _ask(self, forced: bool) -> Completion:
         tries = self._try()
@@ -184,7 +195,7 @@ class ModelCall:
         )
         if tries.held is not None:
             tries.held.settle(reply)
-        self._price(reply)
+        self._complete(reply)
         return reply
 
     def begin(self, whole: Scope, forced: bool = False) -> Begun:
@@ -232,9 +243,9 @@ class ModelCall:
         if self.tries is not None:
             self.tries.end_stream(outcome)
         if isinstance(outcome, Completion) and outcome.cached is None:
-            self._price(outcome)
+            self._complete(outcome)
             self._keep(outcome)
-            self._warned(outcome)
+            self._delivered(outcome)
 
     def _keep(self, reply: Completion) -> None:
         """Puts an answer into the cache that was not got through it: a stream's, or a racer's."""
@@ -247,26 +258,38 @@ class ModelCall:
             outcome,
             provider=self.adapter.provider,
             model=self.adapter.model,
-            request=self._fitted,
+            request=self._request,
             settings=self.adapter.settings,
         )
 
-    def _price(self, reply: Completion) -> None:
+    def _complete(self, reply: Completion) -> None:
+        reply.warnings = (*self._warnings, *reply.warnings)
         if reply.cost is None:
-            reply.cost = cost_of(reply.usage, self.info)
-            if reply.cost is None and self.info.known:  # of another model, all is said already
-                reply.warnings += (why_unknown(reply.usage, self.info),)
+            info = self._fit()[1]
+            reply.cost = cost_of(reply.usage, info)
+            if reply.cost is None and info.known:  # of another model, all is said already
+                reply.warnings += (why_unknown(reply.usage, info),)
 
-    def _warned(self, reply: R) -> R:
-        """Adds what the user of this very call should know; it is not kept with the answer."""
-        if reply is not None and self.warnings:
-            reply.warnings = (*self.warnings, *reply.warnings)
+    def _delivered(self, reply: R) -> R:
+        """Adds what belongs to this very call, and not to whoever is given the answer later."""
+        if reply is not None and self.asides:
+            reply.warnings = (*self.asides, *reply.warnings)
         return reply
 
     def _try(self) -> Tries:
         if self.tries is None:
-            self.tries = Tries(self.adapter, self.info, self._fitted, self.options, self.streamed)
+            request, info = self._fit()
+            self.tries = Tries(self.adapter, info, request, self.options, self.streamed)
         return self.tries
+
+    def _fit(self) -> tuple[Request, ModelInfo]:
+        """Returns what is sent, and what is known of the model; a cached answer needs neither."""
+        if self._fitted is None:
+            info = self.adapter.info  # once: for an unknown model it costs milliseconds
+            request, said = fit_to_model(self._request, info, self.adapter.never_takes)
+            self._warnings = tuple(said)
+            self._fitted = request, info
+        return self._fitted
 
     def _begin(self, tries: Tries, scope: Scope) -> Begun:
         source = _read_answer_of(self.adapter, self.adapter._stream_text(tries.request))
@@ -279,6 +302,12 @@ class ModelCall:
         except BaseException:
             scope.close_held()
             raise
+
+
+def _allowance_of(options: CallOptions) -> Allowance:
+    if options.timeout is None:
+        return Allowance(FOR_CACHES)
+    return Allowance(min(FOR_CACHES, options.timeout * SHARE_FOR_CACHES))
 
 
 def begin_replay(reply: Completion, whole: Scope) -> Begun:
@@ -304,7 +333,7 @@ def stand_in(first: ModelCall, request: Request, target: Target) -> ModelCall:
         InvalidRequestError: The model does not take what is asked, and `on_unsupported` is
             "error".
     """
-    said, warnings = say_for(
+    said, asides = say_for(
         request,
         first.adapter.provider,
         target.adapter.info,
@@ -315,7 +344,7 @@ def stand_in(first: ModelCall, request: Request, target: Target) -> ModelCall:
         said,
         target.options,
         streamed=first.streamed,
-        warnings=warnings,
+        asides=asides,
         allowance=first.allowance,
     )
 

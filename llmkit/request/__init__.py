@@ -130,7 +130,7 @@ class Request:
         messages = read_prompt(prompt)
         if system is not None and check_text("system", system).strip():
             messages = (Message("system", system), *messages)
-        if not isinstance(metadata, Mapping | None):
+        if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidRequestError(f"metadata={brief(metadata)}: expected a mapping")
         further = check_json("parameters for the vendor", vendor_parameters)
         check_spelling(further)

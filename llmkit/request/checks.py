@@ -141,10 +141,10 @@ def check_json(name: str, value: object) -> dict[str, Any]:
     """
     if value is None:
         return {}
+    if isinstance(value, Mapping) and not value:
+        return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise InvalidRequestError(f"{name}: expected a mapping with texts as keys")
-    if not value:
-        return {}
     import json
 
     try:
