@@ -125,7 +125,7 @@ def test_a_healthy_fallback_answers_before_the_time_out(
         assert reply.attempts[-1].code is None
         assert {attempt.model for attempt in reply.attempts[:-1]} == {MODELS[vendor]}
 
-    best_of(2, lambda: clock(call), strict=TIMEOUT, loose=3 * TIMEOUT)
+    best_of(6, lambda: clock(call), strict=TIMEOUT, loose=5 * TIMEOUT)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_with_no_healthy_model_the_error_comes_in_time(
             MODELS[NEXT[vendor]],
         ]
 
-    taken = best_of(3, lambda: clock(call), strict=TIMEOUT + 0.1, loose=3 * TIMEOUT)
+    taken = best_of(6, lambda: clock(call), strict=TIMEOUT + 0.1, loose=5 * TIMEOUT)
     if fault in ("drips", "hangs", "does not let us connect"):
         assert taken >= TIMEOUT
         assert codes <= {ErrorCode.LLM_TIMEOUT, ErrorCode.LLM_CONNECTION_ERROR}
@@ -167,7 +167,7 @@ def test_a_share_of_the_time_can_be_said(servers: Servers) -> None:
         reply = ask(adapters, timeout=20, attempt_timeout=0.1, max_retries=3)
         assert [attempt.code for attempt in reply.attempts] == [ErrorCode.LLM_TIMEOUT, None]
 
-    best_of(3, lambda: clock(call), strict=0.4, loose=2.0)
+    best_of(6, lambda: clock(call), strict=0.4, loose=3.0)
 
 
 def test_a_block_s_deadline_bounds_chains(servers: Servers) -> None:
@@ -181,7 +181,7 @@ def test_a_block_s_deadline_bounds_chains(servers: Servers) -> None:
             ask(adapters, timeout=20)
         assert current_scope() is None
 
-    assert best_of(3, lambda: clock(call), strict=0.4, loose=2.0) >= 0.3
+    assert best_of(6, lambda: clock(call), strict=0.4, loose=3.0) >= 0.3
 
 
 # --- triggers -------------------------------------------------------------------------------------

@@ -173,7 +173,7 @@ def test_the_time_out_holds_for_all_together(server: ProviderServer) -> None:
             execute_parallel([lambda: model.generate("hi")] * 4, timeout=0.3)
         return time.monotonic() - began
 
-    assert best_of(4, taken, strict=0.4, loose=2.0) >= 0.3
+    assert best_of(8, taken, strict=0.4, loose=3.0) >= 0.3
     assert wait_until(lambda: not threads())
     assert all(request.disconnected.wait(5) for request in server.requests)
 
