@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from llmkit.content_policy import is_violation
 from llmkit.errors import RETRYABLE_CODES, AllModelsFailedError, Attempt, ErrorCode, LLMError
@@ -19,6 +18,8 @@ from llmkit.streams import Stream
 from llmkit.types import CallRecord, Completion, Fallback, Usage
 
 __all__ = ["LogicalCall"]
+
+T = TypeVar("T")
 
 # With these, besides the codes that are worth a second try, an expired answer is better than none.
 _OUTAGES = frozenset(
@@ -92,12 +93,15 @@ class LogicalCall:
             LLMError: There is none; `attempts` lists what was tried.
         """
         self.scope = Scope(self._options.timeout)
-        with self._recorded():
+
+        def get() -> tuple[ModelCall, Completion]:
             try:
                 with self.scope.entered():
-                    answering, reply = step()
+                    return step()
             except (LLMError, CallInterrupted) as error:
-                answering, reply = self._stale_instead(error)
+                return self._stale_instead(error)
+
+        answering, reply = self._recorded(get)
         self._finish(reply, answering)
         return reply
 
@@ -115,13 +119,16 @@ class LogicalCall:
         """
         self.scope = Scope(self._options.timeout)
         until_first = Scope(self._options.first_chunk_timeout, parent=self.scope)
-        with self._recorded():
+
+        def begin() -> tuple[ModelCall, Begun]:
             try:
                 with self.scope.entered(), until_first.entered():
-                    answering, begun = step()
+                    return step()
             except (LLMError, CallInterrupted) as error:
-                answering, reply = self._stale_instead(error)
-                begun = begin_replay(reply, self.scope)
+                stale, reply = self._stale_instead(error)
+                return stale, begin_replay(reply, self.scope)
+
+        answering, begun = self._recorded(begin)
         self._first_chunk = time.perf_counter() - self._began
 
         def end(outcome: Completion | LLMError) -> None:
@@ -148,11 +155,10 @@ class LogicalCall:
                     return part, stale
         raise error
 
-    @contextmanager
-    def _recorded(self) -> Iterator[None]:
-        """Tells the observers if the call fails, after its Scope has been left."""
+    def _recorded(self, step: Callable[[], T]) -> T:
+        """Tells the observers if a step fails, after the call's Scope has been left."""
         try:
-            yield
+            return step()
         except LLMError as error:
             self._finish(self._describe(error, self.asked[-1]), self.asked[-1])
             raise

@@ -101,8 +101,8 @@ class ModelCall:
         self._request = request
         self._fitted: tuple[Request, ModelInfo] | None = None
         self._key: str | None = None
+        self._allowance = allowance
         if options.cache is not None:
-            self._allowance = allowance or _allowance_of(options)
             self._key = options.cache.key_of(
                 request, provider=adapter.provider, address=adapter.address
             )
@@ -111,8 +111,12 @@ class ModelCall:
 
     @property
     def allowance(self) -> Allowance | None:
-        """The time that the call's work on shared caches may take."""
-        return self._allowance if self.options.cache is not None else None
+        """The time that the call's work on shared caches may take; None without a cache."""
+        if self._allowance is None and self.options.cache is not None:
+            timeout = self.options.timeout
+            share = FOR_CACHES if timeout is None else timeout * SHARE_FOR_CACHES
+            self._allowance = Allowance(min(FOR_CACHES, share))
+        return self._allowance
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
@@ -141,7 +145,7 @@ class ModelCall:
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return self._delivered(cache.find(self._key, self._allowance))
+        return self._delivered(cache.find(self._key, self.allowance))
 
     def cached_stale(self) -> Completion | None:
         """Returns an answer that has expired, if those are wanted rather than none."""
@@ -168,7 +172,7 @@ class ModelCall:
             reply = self._ask(forced)
         else:
             reply = cache.answer(
-                self._key, self.options.cache_use, lambda: self._ask(forced), self._allowance
+                self._key, self.options.cache_use, lambda: self._ask(forced), self.allowance
             )
         return self._delivered(reply)
 
@@ -250,7 +254,7 @@ class ModelCall:
     def _keep(self, reply: Completion) -> None:
         """Puts an answer into the cache that was not got through it: a stream's, or a racer's."""
         if self.options.cache is not None:
-            self.options.cache.keep(self._key, reply, self.options.cache_use, self._allowance)
+            self.options.cache.keep(self._key, reply, self.options.cache_use, self.allowance)
 
     def log_violation(self, outcome: Completion | LLMError) -> None:
         """Logs, for review, that the content of this call was refused or filtered."""
@@ -302,12 +306,6 @@ class ModelCall:
         except BaseException:
             scope.close_held()
             raise
-
-
-def _allowance_of(options: CallOptions) -> Allowance:
-    if options.timeout is None:
-        return Allowance(FOR_CACHES)
-    return Allowance(min(FOR_CACHES, options.timeout * SHARE_FOR_CACHES))
 
 
 def begin_replay(reply: Completion, whole: Scope) -> Begun:
