@@ -167,6 +167,18 @@ class CircuitBreaker:
         with self._lock:
             return self._time_left(self._clock())
 
+    def refusal(self, after: float = 0.0) -> str | None:
+        """Says why no try will be let through for a while; None when one may be.
+
+        Args:
+            after: Seconds from now of which it is asked.
+        """
+        with self._lock:
+            if self._half_opens_at is None:
+                return None
+            left = self._half_opens_at - self._clock()
+            return self._refusal(left, probed=False).message if left > after else None
+
     def enter(self, *, force: bool = False) -> Permit:
         """Asks for leave to make a try. Whoever gets it tells the permit how the try ended.
 

@@ -6,9 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+import llmkit.pipeline.tries
 from llmkit import AllModelsFailedError, CallRecord, CircuitOpenError, Client, ErrorCode, Settings
 from llmkit.breaker import breaker_for
 from llmkit.errors import BudgetExceededError, InvalidRequestError, LLMTimeoutError, ProviderError
+from llmkit.pipeline import ModelCall
+from llmkit.retry import retry_budget
+from llmkit.scope import Scope
 from llmkit.testing import Answer, ProviderServer, no_sleeping
 
 KEY = "sk-test-0123456789"
@@ -148,3 +152,79 @@ def test_a_circuit_that_opens_between_tries_does_not_hide_their_failure(
 
     assert [attempt.status for attempt in caught.value.attempts] == [500, 500]
     assert len(server.requests) == 10
+
+
+def test_nobody_pauses_before_a_try_that_an_open_circuit_would_refuse(
+    server: ProviderServer, settings: Settings
+) -> None:
+    """The call whose failure opens the circuit fails, or falls back, at once."""
+    server.answer = Answer(status=500)
+    client = Client("gpt-6-luna", settings=settings)
+    for _ in range(9):
+        with pytest.raises(ProviderError):
+            client.complete("hi", max_retries=0)
+    with no_sleeping() as pauses, pytest.raises(ProviderError) as caught:
+        client.complete("hi", max_retries=3)
+
+    assert pauses == []
+    assert "not tried again, because 10 of its 10 tries" in caught.value.message
+    assert len(server.requests) == 10
+
+
+def test_a_forced_try_is_made_once(
+    server: ProviderServer, second_server: ProviderServer, settings: Settings
+) -> None:
+    """While a whole chain is down, each call sends one request: forcing is not repeated."""
+    client = Client("gpt-6-luna", fallbacks=["claude-haiku-5-5"], settings=settings)
+    server.answer = second_server.answer = Answer(status=500)
+    open_circuit(client, "gpt-6-luna")
+    open_circuit(client, "claude-haiku-5-5")
+    asked = len(server.requests) + len(second_server.requests)
+    with no_sleeping() as pauses:
+        for _ in range(5):
+            with pytest.raises(AllModelsFailedError, match="not tried again"):
+                client.complete("hi", max_retries=3)
+
+    assert pauses == []
+    assert len(server.requests) + len(second_server.requests) == asked + 5
+
+
+def test_calls_that_an_open_circuit_refuses_pay_for_no_retries(
+    server: ProviderServer, settings: Settings
+) -> None:
+    """The retry budget is a part of what was sent, not of what was asked for."""
+    server.answer = Answer(status=500)
+    client = Client("gpt-6-luna", settings=settings)
+    open_circuit(client, "gpt-6-luna")
+    before = retry_budget("openai").available
+    for _ in range(20):
+        with pytest.raises(CircuitOpenError):
+            client.complete("hi")
+    assert retry_budget("openai").available < before + 1  # time alone fills it up to the reserve
+
+
+def test_a_circuit_that_opens_does_not_hide_a_time_out(
+    server: ProviderServer, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A try that took too long is what the caller is told of, not the circuit that it opened."""
+    monkeypatch.setattr(llmkit.pipeline.tries, "PATIENCE", 0.0)
+    client = Client("gpt-6-luna", settings=settings)
+    client.complete("warm up")
+    server.answer = Answer(delay=30)
+    for _ in range(9):
+        with pytest.raises(LLMTimeoutError):
+            client.complete("hi", attempt_timeout=0.05, max_retries=0)
+    breaker = breaker_for("openai", "gpt-6-luna", server.base_url("openai"))
+    assert breaker.state == "open"
+    monkeypatch.setattr(breaker, "refusal", lambda after: None)  # it opens only in the pause
+    with no_sleeping(), pytest.raises(LLMTimeoutError, match="not tried again") as caught:
+        _forced(client)
+    assert [attempt.code for attempt in caught.value.attempts] == [ErrorCode.LLM_TIMEOUT]
+
+
+def _forced(client: Client) -> None:
+    adapter = client._asking.adapter(None)
+    request, options = adapter.read_call("hi", {"attempt_timeout": 0.05, "max_retries": 3})
+    call = ModelCall(adapter, request, options, streamed=False)
+    with Scope(5).entered():
+        call.answer(forced=True)

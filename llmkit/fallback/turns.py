@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -189,7 +190,9 @@ def _soonest_to_close(failures: list[tuple[int, Exception]], models: int) -> int
 
 
 def _note_step(note: Note | None, failed: str, following: str, error: LLMError) -> None:
-    get_logger("fallback").warning("%s failed, asking %s instead: %s", failed, following, error)
+    # The breaker has given its warning, once; from then on each call would.
+    level = logging.INFO if error.code is ErrorCode.LLM_CIRCUIT_OPEN else logging.WARNING
+    get_logger("fallback").log(level, "%s failed, asking %s instead: %s", failed, following, error)
     if note is not None:
         note(failed, following, error)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
 
-from llmkit.breaker import Permit, breaker_for
+from llmkit.breaker import CircuitBreaker, Permit, breaker_for
 from llmkit.budget import Held, active_budgets, hold
 from llmkit.errors import Attempt, CircuitOpenError, ErrorCode, LLMError
 from llmkit.models import ModelInfo
@@ -120,7 +120,7 @@ class Tries:
 
         Args:
             step: Makes one HTTP request, of `request`.
-            forced: Whether it is made although the model's circuit is open.
+            forced: Whether it is made although the model's circuit is open; once, then.
 
         Returns:
             What the step returned.
@@ -131,7 +131,11 @@ class Tries:
         """
         try:
             self._adapter.ensure_initialized()
-            policy = replace(self._options.retry, budget=retry_budget(self._adapter.provider))
+            policy = replace(
+                self._options.retry,
+                budget=retry_budget(self._adapter.provider),
+                refusal=self._breaker().refusal,
+            )
             result = call_with_retries(lambda wait: self._guarded(step, wait, forced), policy)
             self._forget_failure()
             return result
@@ -163,13 +167,16 @@ class Tries:
 
     def _guarded(self, step: Callable[[], T], wait: float, forced: bool) -> T:
         """Makes one try, if the model's circuit is closed; an open one is not tried again."""
-        adapter = self._adapter
-        breaker = breaker_for(adapter.provider, adapter.model, adapter.address)
-        permit = breaker.enter(force=forced)
+        # Forced once, not for each retry: a chain that is down as a whole would be stormed.
+        permit = self._breaker().enter(force=forced and self.failure is None)
         try:
             return self._limited(step, wait, permit)
         finally:
             permit.dropped()  # counts only when nothing was sent: no word came before this one
+
+    def _breaker(self) -> CircuitBreaker:
+        adapter = self._adapter
+        return breaker_for(adapter.provider, adapter.model, adapter.address)
 
     def _limited(self, step: Callable[[], T], wait: float, permit: Permit) -> T:
         """Makes one try when the rate limits have room for it."""
@@ -225,7 +232,8 @@ class Tries:
             code = interruption.code
             if code is not ErrorCode.LLM_TIMEOUT or time.perf_counter() - began >= PATIENCE:
                 permit.ended(code)
-            raise interruption.to_error() from None
+            self.failure = interruption.to_error()
+            raise self.failure from None
         except LLMError as error:
             code, status, request_id = error.code, error.status, error.request_id
             self.failure = error

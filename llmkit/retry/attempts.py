@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from llmkit.errors import LLMError
+from llmkit.errors import CircuitOpenError, LLMError
 from llmkit.log import get_logger
 from llmkit.retry.policy import RetryPolicy, asked_pause
 from llmkit.scope import current_scope
@@ -32,11 +32,15 @@ def call_with_retries(attempt: Callable[[float], T], policy: RetryPolicy) -> T:
         BaseException: The last try's error. Where it was worth another try that was not made, an
             `LLMError`'s message says why.
     """
-    if policy.budget is not None:
-        policy.budget.deposit()
     try:
-        return attempt(0.0)
+        result = attempt(0.0)
+        _pay_in(policy)
+        return result
     except Exception as error:
+        # Where a circuit is open nothing was sent. Else those who are refused would pay for many
+        # retries of the few who are not.
+        if not isinstance(error, CircuitOpenError):
+            _pay_in(policy)
         if policy.max_retries < 1 or not policy.retry_on(error):
             raise
         failure: Exception | None = error  # judged already: the policy is not asked twice
@@ -68,6 +72,11 @@ def call_with_retries(attempt: Callable[[float], T], policy: RetryPolicy) -> T:
         )
 
     return _retrying(policy, worth_it, note_wait)(try_again)
+
+
+def _pay_in(policy: RetryPolicy) -> None:
+    if policy.budget is not None:
+        policy.budget.deposit()
 
 
 def _retrying(
@@ -110,6 +119,9 @@ def _obstacle(
         asked = asked_pause(error) is not None
         wish = "the vendor asks to wait" if asked else "the next try would come in"
         return f"{wish} {pause:.1f} s, and {left:.1f} s are left"
+    refusal = None if policy.refusal is None else policy.refusal(pause)
+    if refusal is not None:
+        return refusal
     if policy.budget is not None and not policy.budget.withdraw():
         return "so many calls fail that the retry budget is used up"
     return None

@@ -42,6 +42,8 @@ class RetryPolicy:
         sleep: Waits for some seconds.
         rng: Gives numbers from 0 to 1.
         budget: Has to have something left for a retry; None sets no such limit.
+        refusal: Says why a try so many seconds from now would be refused, so that nobody waits for
+            it in vain; it returns None where it may be made. None knows of nothing that refuses.
     """
 
     max_retries: int = 3
@@ -51,6 +53,7 @@ class RetryPolicy:
     sleep: Callable[[float], None] = pause
     rng: Callable[[], float] = random.random
     budget: RetryBudget | None = None
+    refusal: Callable[[float], str | None] | None = None
 
     def delay(self, tries: int, error: BaseException | None) -> float:
         """Returns the pause after a failure.

@@ -649,6 +649,6 @@ def test_timeouts_and_limits_are_told_apart(servers: Servers) -> None:
     servers[0].answer = Answer(delay=30)
     servers[1].answer = Answer(status=429, headers={"retry-after": "60"})
     with pytest.raises(AllModelsFailedError) as caught:
-        ask(chain(servers[:2]), timeout=0.3)
+        ask(chain(servers[:2]), timeout=0.9)
     assert [type(each) for each in caught.value.errors] == [LLMTimeoutError, RateLimitError]
     assert caught.value.errors[1].retry_after == 60
