@@ -99,7 +99,7 @@ class _Race(Generic[T]):
                 if at != winner:
                     scope.cancel("another model was faster")
             for rest in self._arrivals.close():
-                self._drop(rest.result)
+                self._forget(rest)
             if self._second_best is not None and self._second_best[0] != winner:
                 self._drop(self._second_best[1])
 
@@ -201,9 +201,15 @@ class _Race(Generic[T]):
             )
             arrival.error.__cause__ = error
         if not self._arrivals.put(arrival):
-            self._drop(arrival.result)
+            self._forget(arrival)
         # The error's traceback knows this frame: together they would wait for the collector.
         del arrival
+
+    def _forget(self, arrival: _Arrival[T]) -> None:
+        """Lets go of what came too late: nobody looks at a loser's error and its frames."""
+        self._drop(arrival.result)
+        if arrival.error is not None:
+            arrival.error.__traceback__ = None
 
     def _drop(self, result: T | None) -> None:
         if result is not None:
