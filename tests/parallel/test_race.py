@@ -215,7 +215,8 @@ def test_a_filtered_answer_wins_only_when_there_is_no_other(server: ProviderServ
     )
     reply = Client().race("hi", field(server), max_retries=0)
     assert reply.text == "I can"
-    assert any("gpt-6-luna lost the race" in each for each in reply.warnings)
+    (warning,) = reply.warnings  # it may name the third one, too, whose failure came too late
+    assert "gpt-6-luna" in warning and "lost the race" in warning
 
     server.reset()
     server.answer = by_model(
