@@ -46,8 +46,8 @@ class VendorAdapter(BaseLLMAdapter):
     key_required: bool = True
 
     def _prepare(self) -> None:
+        self._find_key()  # first: without a key nobody has to wait for the SDK
         self._import_sdk()
-        self._find_key()
 
     def _import_sdk(self) -> Any:
         return import_sdk(self.sdk_module, self.extra)

@@ -54,13 +54,10 @@ def complete_in_turn(
                 raise refused
         return reply
 
-    def step() -> tuple[ModelCall, Completion]:
-        at, answer = chain.run(ask, leads_on)
-        if on_answer is not None:
-            on_answer(at)
-        return answer
-
-    return chain.call.complete(step)
+    reply = chain.call.complete(lambda: chain.run(ask, leads_on))
+    if on_answer is not None:
+        on_answer(chain.number_of(chain.call.answered_by))
+    return reply
 
 
 def stream_in_turn(targets: Sequence[Target], request: Request, leads_on: ShouldFallback) -> Stream:
@@ -82,7 +79,7 @@ def stream_in_turn(targets: Sequence[Target], request: Request, leads_on: Should
     def begin(model_call: ModelCall, forced: bool) -> Begun:
         return model_call.begin(chain.call.scope, forced)
 
-    return chain.call.stream(lambda: chain.run(begin, leads_on)[1])
+    return chain.call.stream(lambda: chain.run(begin, leads_on))
 
 
 class _Chain:
@@ -96,16 +93,20 @@ class _Chain:
         self._request = request
         self._parts = {0: first}
 
+    def number_of(self, model_call: ModelCall) -> int:
+        """Returns which of the targets a model is, from 0."""
+        return next(at for at, part in self._parts.items() if part is model_call)
+
     def is_last(self, model_call: ModelCall) -> bool:
         """Says whether nobody can be asked after this model."""
         return self._parts.get(len(self._targets) - 1) is model_call
 
     def run(
         self, ask: Callable[[ModelCall, bool], T], leads_on: ShouldFallback
-    ) -> tuple[int, tuple[ModelCall, T]]:
+    ) -> tuple[ModelCall, T]:
         candidates = [self._candidate(at, ask) for at in range(len(self._targets))]
         share = self._targets[0].options.attempt_timeout if len(candidates) > 1 else None
-        return in_turn(candidates, leads_on, share, self._note)
+        return in_turn(candidates, leads_on, share, self._note)[1]
 
     def _candidate(
         self, at: int, ask: Callable[[ModelCall, bool], T]

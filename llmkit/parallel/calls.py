@@ -54,11 +54,12 @@ def complete_in_race(
         )
         if reply.cached is None:
             reply.warnings += _losers(call, parts[at])
-        if on_answer is not None:
-            on_answer(at)
         return parts[at], reply
 
-    return call.complete(step)
+    reply = call.complete(step)
+    if on_answer is not None:
+        on_answer(parts.index(call.answered_by))
+    return reply
 
 
 def stream_in_race(

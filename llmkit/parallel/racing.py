@@ -140,6 +140,9 @@ class _Race(Generic[T]):
         self._running -= 1
         if arrival.error is not None:
             self._errors[arrival.at] = arrival.error
+            if not self._around.cancelled:
+                name = self._racers[arrival.at].name
+                get_logger("parallel").warning("%s failed in a race: %s", name, arrival.error)
         elif arrival.result is not None:
             if self._is_good(arrival.result):
                 return arrival.at, arrival.result

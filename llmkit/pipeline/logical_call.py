@@ -44,6 +44,7 @@ class LogicalCall:
     Attributes:
         asked: Every model that was asked, in the order in which that began.
         fallbacks: Every step from one model to the next.
+        answered_by: The model whose answer the call ended with; set when it has one.
         scope: The whole call's time and cancel switch.
     """
 
@@ -54,6 +55,7 @@ class LogicalCall:
         "_options",
         "_started_at",
         "_streamed",
+        "answered_by",
         "asked",
         "fallbacks",
         "scope",
@@ -68,6 +70,7 @@ class LogicalCall:
         self._started_at = time.time()
         self._began = time.perf_counter()
         self._first_chunk: float | None = None
+        self.answered_by: ModelCall
         self.scope: Scope
 
     @property
@@ -102,6 +105,7 @@ class LogicalCall:
                 return self._stale_instead(error)
 
         answering, reply = self._recorded(get)
+        self.answered_by = answering
         self._finish(reply, answering)
         return reply
 

@@ -576,6 +576,30 @@ def test_the_settings_name_the_chain(servers: Servers, monkeypatch: pytest.Monke
         execute_llm_with_fallback("hi", max_tokens=-1)
 
 
+def test_a_stale_answer_has_its_models_name(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all fail, the documented function names the model whose expired answer it gives."""
+    for vendor, server in zip(VENDORS, servers, strict=True):
+        monkeypatch.setenv(f"{vendor.upper()}_API_KEY", "sk-test-0123456789")
+        monkeypatch.setenv(f"{vendor.upper()}_API_BASE", server.base_url(vendor))
+    monkeypatch.setenv("LLMKIT_CACHE_ENABLED", "yes")
+    monkeypatch.setenv("FALLBACK_LLM", MODELS["anthropic"])
+    llmkit.settings.reload_settings()
+    servers[0].script(OUTAGE)
+
+    def ask() -> tuple[str, Any]:
+        return execute_llm_with_fallback(
+            "hi", MODELS["openai"], max_retries=0, cache_ttl=0.05, stale_ttl=60
+        )
+
+    assert ask()[0] == MODELS["anthropic"]
+    time.sleep(0.1)
+    servers[0].answer = servers[1].answer = OUTAGE
+    model, reply = ask()
+    assert (model, reply.model, reply.cached) == (*2 * (MODELS["anthropic"],), "stale")
+
+
 def test_a_fallback_that_can_not_be_is_said_before_anything_is_sent(servers: Servers) -> None:
     """A misspelt fallback is found on the first call, not in the first outage."""
     first = chain(servers)[0]

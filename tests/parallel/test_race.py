@@ -32,9 +32,11 @@ from llmkit import (
     LLMTimeoutError,
     Request,
     deadline,
+    get_adapter,
     get_performance_tracker,
     race_models,
 )
+from llmkit.adapters.vendor_adapter import VendorAdapter
 from llmkit.connection_pool import health_check
 from llmkit.errors import CancelledError
 from llmkit.parallel.arrivals import Arrivals
@@ -216,7 +218,8 @@ def test_a_filtered_answer_wins_only_when_there_is_no_other(server: ProviderServ
     reply = Client().race("hi", field(server), max_retries=0)
     assert reply.text == "I can"
     (warning,) = reply.warnings  # it may name the third one, too, whose failure came too late
-    assert "gpt-6-luna" in warning and "lost the race" in warning
+    assert "gpt-6-luna" in warning
+    assert "lost the race" in warning
 
     server.reset()
     server.answer = by_model(
@@ -527,6 +530,42 @@ def test_race_models_takes_names(server: ProviderServer, monkeypatch: pytest.Mon
         race_models([], "hi")
     with pytest.raises(InvalidRequestError):
         race_models("gpt-6-luna", "hi")
+
+
+def test_a_stale_answer_has_its_models_name(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When all fail, the documented function names the model whose expired answer it gives."""
+    for vendor in VENDORS:
+        monkeypatch.setenv(f"{vendor.upper()}_API_KEY", "sk-test-0123456789")
+        monkeypatch.setenv(f"{vendor.upper()}_API_BASE", server.base_url(vendor))
+    monkeypatch.setenv("LLMKIT_CACHE_ENABLED", "yes")
+    models = [MODELS["openai"], MODELS["anthropic"]]
+    keywords = {"max_retries": 0, "cache_ttl": 0.05, "stale_ttl": 60}
+    server.answer = by_model(openai=Answer(status=503), anthropic=Answer("quick"))
+    assert race_models(models, "hi", additional_params=keywords)[0] == models[1]
+    time.sleep(0.1)
+    server.answer = Answer(status=503)
+    winner, reply = race_models(models, "hi", additional_params=keywords)
+    assert (winner, reply.cached) == (models[1], "stale")
+
+
+def test_a_racer_that_fails_is_logged(
+    server: ProviderServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that could never take part, for want of a key, is not passed over in silence."""
+    monkeypatch.setattr(VendorAdapter, "_import_sdk", _no_import)  # not to be waited for
+    keyless = get_adapter(MODELS["anthropic"])
+    answering = Own("own", lambda request: {"text": "fine"})
+    reply = Client().race("hi", [keyless, answering], hedge_after=30)
+    assert reply.text == "fine"
+    (record,) = [each for each in caplog.records if each.name == "llmkit.parallel"]
+    assert "claude-haiku-5-5 failed in a race" in record.getMessage()
+    assert "ANTHROPIC_API_KEY" in record.getMessage()
+
+
+def _no_import(adapter: VendorAdapter) -> None:
+    raise AssertionError("the key is looked for first")
 
 
 @pytest.mark.parametrize("keywords", [{"model": "x"}, {"fallbacks": []}, {"max_token": 5}])
