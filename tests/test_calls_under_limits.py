@@ -30,6 +30,7 @@ def test_a_call_without_room_in_its_time_fails_at_once(server: ProviderServer) -
     assert len(server.requests) == 1
     assert caught.value.model == MODEL
     assert caught.value.attempts == ()
+    assert "vendor" not in caught.value.message
 
 
 def test_a_fallback_is_asked_where_there_is_no_room(server: ProviderServer) -> None:

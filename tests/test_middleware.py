@@ -94,12 +94,8 @@ def test_the_model_can_not_be_changed(server: ProviderServer, models: list[Any])
     def swap(request: Request, call_next: CallNext) -> Any:
         return call_next(replace(request, model="gpt-4o"))
 
-    def loses_it(request: Request, call_next: CallNext) -> Any:
-        return call_next(None)  # type: ignore[arg-type]  # that is the point
-
-    for wrong in (swap, loses_it):
-        with pytest.raises(InvalidRequestError, match="can't change the model"):
-            client(wrong).complete("hi", model=models[0])
+    with pytest.raises(InvalidRequestError, match="can't change the model"):
+        client(swap).complete("hi", model=models[0])
     assert not server.requests
 
 
@@ -328,6 +324,38 @@ def test_fallbacks_and_races_run_inside_it(
     with pytest.raises(AllModelsFailedError):
         call()
     assert len(passed) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda request: None, "call_next was given None"),
+        (lambda request: replace(request, messages=[{"role": "user"}]), "a llmkit.Message"),
+    ],
+)
+def test_a_request_that_can_not_be_is_said(
+    change: Callable[[Request], Any], said: str, server: ProviderServer, models: list[Any]
+) -> None:
+    """What middleware passes on is checked: messages as in a prompt are an easy mistake."""
+
+    def changing(request: Request, call_next: CallNext) -> Any:
+        return call_next(change(request))
+
+    server.reset()
+    with pytest.raises(InvalidRequestError, match=said):
+        client(changing).complete("hi", model=models[0])
+    assert not server.requests
+
+
+def test_messages_may_be_a_list(server: ProviderServer, models: list[Any]) -> None:
+    """A middleware that puts a list of messages into the request need not know of tuples."""
+
+    def adding(request: Request, call_next: CallNext) -> Any:
+        messages: Any = [Message("system", "Be brief."), *request.messages]
+        return call_next(replace(request, messages=messages))
+
+    assert client(adding).complete("hi", model=models[0]).text
+    assert [each["role"] for each in server.requests[-1].json["messages"]] == ["system", "user"]
 
 
 @pytest.mark.parametrize("middleware", [passing, "passing", ["passing"], [None]])

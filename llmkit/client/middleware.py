@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
-from llmkit.request import Request
+from llmkit.request import Message, Request
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.types import Chunk, Completion
 
@@ -65,12 +66,7 @@ def run_through(
     """
 
     def innermost(changed: Request) -> R:
-        if not isinstance(changed, Request) or changed.model != request.model:
-            raise InvalidRequestError(
-                "middleware can't change the model of a call: that is chosen already",
-                model=request.model,
-            )
-        return call(changed)
+        return call(_checked(changed, request.model))
 
     chain: Callable[[Request], Any] = innermost
     for each in reversed(middleware):
@@ -100,6 +96,28 @@ def as_stream(reply: Completion) -> Stream:
         describe=lambda error: error,
         on_end=lambda outcome: None,
     )
+
+
+def _checked(changed: object, model: str) -> Request:
+    """Checks the request that a middleware passes on."""
+    if not isinstance(changed, Request):
+        raise InvalidRequestError(
+            f"call_next was given {brief(changed)}, expected the request, as it came or changed by "
+            "dataclasses.replace",
+            model=model,
+        )
+    if changed.model != model:
+        raise InvalidRequestError(
+            "middleware can't change the model of a call: that is chosen already", model=model
+        )
+    messages = tuple(changed.messages)
+    for each in messages:
+        if not isinstance(each, Message):
+            raise InvalidRequestError(
+                f"middleware put {brief(each)} among the messages, expected a llmkit.Message",
+                model=model,
+            )
+    return changed if messages is changed.messages else replace(changed, messages=messages)
 
 
 def _around(

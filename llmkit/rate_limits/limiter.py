@@ -179,11 +179,13 @@ class Limiter:
             if not self._line and self._delay(booking) <= 0.0:
                 self._take(booking)
                 return
-            self._refuse_if_hopeless(booking, ahead=len(self._line))
-            self._line.append(booking)
         doing = f"waiting for llmkit's own limit of {self.limit} for {self.name}"
-        get_logger("rate_limits").debug(doing)
-        try:
+        try:  # from here on: a booking that Ctrl-C left in line would hold up all others for good
+            with self._lock:
+                self._move()
+                self._refuse_if_hopeless(booking, ahead=len(self._line))
+                self._line.append(booking)
+            get_logger("rate_limits").debug(doing)
             while (turn := self._try_to_take(booking)) is not None:
                 self._wait(turn, doing, booking.delay)
         finally:
@@ -209,8 +211,9 @@ class Limiter:
 
     def _leave(self, booking: _Booking) -> None:
         with self._lock:
-            self._line.remove(booking)
-            self._call_first()
+            if booking in self._line:
+                self._line.remove(booking)
+                self._call_first()
 
     def _call_first(self) -> None:
         flag = self._line[0].flag if self._line else None
@@ -279,8 +282,8 @@ class Limiter:
         if at_least > left:
             raise RateLimitError(
                 f"llmkit's own limit of {self.limit} for {self.name} has no room for another "
-                f"{at_least:.1f} s, and the call has {left:.1f} s left; nothing was sent. Raise "
-                "rate_limits=, give the call more time, or name fallbacks",
+                f"{at_least:.1f} s, and the call has {left:.1f} s left; nothing was sent. It is "
+                "not tried again: raise rate_limits=, give the call more time, or name fallbacks",
                 retry_after=at_least,
             )
 

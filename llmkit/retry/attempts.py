@@ -128,7 +128,9 @@ def _obstacle(
 
 
 def _explain(error: BaseException | None, obstacle: str) -> None:
+    # Some say it themselves, and a test's stand-in may raise the same error again and again.
+    if isinstance(error, LLMError) and "not tried again" in error.message:
+        return
     get_logger("retry").info("not tried again, because %s: %s", obstacle, str(error))
-    # A test's stand-in may raise the same error again and again.
-    if isinstance(error, LLMError) and "not tried again" not in error.message:
+    if isinstance(error, LLMError):
         error.message += f" - not tried again, because {obstacle}"

@@ -403,6 +403,7 @@ def test_a_hopeless_wait_is_not_begun(crank: Crank) -> None:
         "llmkit's own limit of 6 requests/min and 60,000 tokens/min for openai:gpt-6-luna has no "
         "room for another 10.0 s, and the call has 5.0 s left; nothing was sent."
     )
+    assert "not tried again" in error.message  # so that nobody adds what a vendor asks for
     assert is_as_new(limiter, crank)
 
 
