@@ -234,7 +234,7 @@ class CircuitBreaker:
         else:
             when = f"it is not asked for another {left:.1f} s"
         return CircuitOpenError(
-            f"{self._opened_for}, so {when}; with fallbacks= another model is asked meanwhile",
+            f"{self._opened_for}, so {when}; only fallbacks= are asked meanwhile",
             provider=self.provider,
             model=self.model,
             retry_after=left,

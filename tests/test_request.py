@@ -212,7 +212,7 @@ def test_each_parameter_withstands_each_oddity(name: str, value: Any) -> None:
         ({"prompt": "a\ud83d"}, "the character at 1 is a lone surrogate ('\\ud83d')"),
         ({"model": " "}, "model is empty"),
         ({"system": 5}, "system: expected a text, got int"),
-        ({"max_tokens": 0}, "max_tokens=0: expected 1 to"),
+        ({"max_tokens": 0}, "max_tokens=0: expected at least 1"),
         ({"max_tokens": 1.0}, "max_tokens=1.0: expected a whole number"),
         ({"max_tokens": True}, "max_tokens=True: expected a whole number"),
         ({"max_tokens": "10"}, "max_tokens='10': expected a whole number"),

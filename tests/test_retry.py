@@ -464,6 +464,13 @@ def test_the_decorator_refuses_what_cant_be_meant(arguments: dict[str, Any]) -> 
         retry_with_exponential_backoff(**arguments)
 
 
+def test_the_decorator_without_brackets_says_so() -> None:
+    """The mistake that nearly everybody makes once is named."""
+    decorator: Any = retry_with_exponential_backoff
+    with pytest.raises(InvalidRequestError, match="is to be called"):
+        decorator(lambda: 1)
+
+
 def test_the_decorator_works_on_methods() -> None:
     """Methods of each kind are tried again, with their own `self` or class."""
 

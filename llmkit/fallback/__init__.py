@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from llmkit.adapters import get_adapter
-from llmkit.errors import ModelNotFoundError
+from llmkit.errors import InvalidRequestError, ModelNotFoundError
 from llmkit.fallback.calls import complete_in_turn, stream_in_turn
 from llmkit.fallback.selecting import STRATEGIES, select_models
 from llmkit.fallback.turns import FALLBACK_CODES, Candidate, FallbackOn, falls_back_on, in_turn
+from llmkit.log import brief
 from llmkit.models import get_model_info
 from llmkit.pipeline import Target
 from llmkit.request import Prompt, check_seconds
@@ -45,7 +46,8 @@ def execute_with_fallbacks(
         primary: The model that is tried first.
         fallbacks: The models to try after it, in this order.
         operation: Does the work of one model, given its name. While others wait behind it, it runs
-            under a deadline of two thirds of the time left.
+            under a deadline of two thirds of the time left. llmkit's own calls keep to that; what
+            else it waits for can't be cut, and what it returns late still counts.
         should_fallback: Which failures lead to the next model: error codes, or a function of an
             exception; None for those that another model need not have (`FALLBACK_CODES`).
         timeout: Seconds for all models together; None sets no limit.
@@ -55,8 +57,11 @@ def execute_with_fallbacks(
 
     Raises:
         AllModelsFailedError: Several models failed; `.errors` says how.
+        InvalidRequestError: An argument can't be meant.
         Exception: The only model that was tried failed.
     """
+    if isinstance(fallbacks, str) or not isinstance(fallbacks, Iterable):
+        raise InvalidRequestError(f"fallbacks={brief(fallbacks)}: expected a list of models")
     names = [primary, *fallbacks]
     leads_on = falls_back_on(should_fallback)
     with Scope(check_seconds("timeout", timeout)).entered():

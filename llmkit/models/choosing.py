@@ -182,7 +182,7 @@ def not_found(model: str, known: Registry) -> ModelNotFoundError:
     provider, bare = _known_provider(model, known)
     names = [*known.names(provider)]
     near = difflib.get_close_matches(bare.lower()[:_LONGEST_NAME], names, n=3, cutoff=0.5)
-    hint = f"did you mean {', '.join(near)}? " if near else ""
+    hint = f"; did you mean {', '.join(near)}?" if near else "."
     if provider:
         said = f"the registry lists no model {bare!r:.100} of {provider}"
         advice = "A call can ask for it all the same; its limits and prices are unknown"
@@ -194,7 +194,7 @@ def not_found(model: str, known: Registry) -> ModelNotFoundError:
             "A model that is newer than this list can be asked for with its provider, as in "
             f"{example!r:.100}"
         )
-    return ModelNotFoundError(f"{said}; {hint}{advice}", model=model)
+    return ModelNotFoundError(f"{said}{hint} {advice}", model=model)
 
 
 def _usable(known: Registry, settings: Settings) -> list[ModelInfo]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -107,6 +107,8 @@ def execute_parallel(
     Raises:
         Exception: The first one that an operation raised, unless `return_exceptions`.
         LLMTimeoutError: The time was over before all were done, unless `return_exceptions`.
+        InvalidRequestError: An argument can't be meant.
+        TooManyThreadsError: The system has not a single further thread.
     """
     tasks = _checked(operations)
     workers = check_whole("max_workers", max_workers, 1) or min(WORKERS, len(tasks) or 1)
@@ -114,6 +116,8 @@ def execute_parallel(
 
 
 def _checked(operations: Sequence[Callable[[], T]]) -> list[Callable[[], T]]:
+    if not isinstance(operations, Iterable) or isinstance(operations, str):
+        raise InvalidRequestError(f"operations={brief(operations)}: expected a list of functions")
     tasks = list(operations)
     for task in tasks:
         if not callable(task):

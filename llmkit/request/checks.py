@@ -100,7 +100,8 @@ def check_whole(name: str, value: object, least: int) -> int | None:
         raise InvalidRequestError(f"{name}={brief(value)}: expected a whole number")
     number = operator.index(value)
     if not least <= number <= LARGEST:
-        raise InvalidRequestError(f"{name}={brief(value)}: expected {least} to {LARGEST}")
+        bound = f"at least {least}" if number < least else f"at most {LARGEST}"
+        raise InvalidRequestError(f"{name}={brief(value)}: expected {bound}")
     return number
 
 

@@ -47,6 +47,10 @@ def retry_with_exponential_backoff(
     Raises:
         InvalidRequestError: An argument can't be meant.
     """
+    if callable(max_retries):  # the function itself: the brackets are missing
+        raise InvalidRequestError(
+            "retry_with_exponential_backoff is to be called: @retry_with_exponential_backoff()"
+        )
     for name, seconds in (("base_delay", base_delay), ("max_delay", max_delay)):
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds >= 0:
             raise InvalidRequestError(f"{name}={brief(seconds)}: expected seconds, 0 or more")

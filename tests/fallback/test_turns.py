@@ -198,6 +198,13 @@ def test_what_can_not_be_meant_as_a_trigger_is_refused(given: Any) -> None:
         falls_back_on(given)
 
 
+@pytest.mark.parametrize("fallbacks", ["claude-haiku-5-5", None, 3])
+def test_fallbacks_are_a_list(fallbacks: Any) -> None:
+    """One name is not taken for a list of its letters."""
+    with pytest.raises(InvalidRequestError, match="expected a list of models"):
+        execute_with_fallbacks("gpt-6-luna", fallbacks, lambda name: name)
+
+
 def test_every_cause_is_shown_with_its_model() -> None:
     """The error of a chain says what each model did, in their order, also behind a pickle."""
     errors = [

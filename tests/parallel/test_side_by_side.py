@@ -329,6 +329,8 @@ def test_it_gets_on_with_fewer_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
+        {"operations": print},
+        {"operations": "text"},
         {"operations": ["text"]},
         {"operations": [None]},
         {"operations": [print], "max_workers": 0},
