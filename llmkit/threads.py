@@ -1,7 +1,7 @@
 """The only place that starts threads.
 
-What can be cut runs on the caller's thread or in an executor. What cannot be cut (a name look-up
-inside the C library, say) runs here, on a daemon thread that nobody has to wait for.
+All of them are daemons: what can be cut by its Scope, such as a racer, and what can't, such as a
+name look-up inside the C library. Nobody has to wait for either, the interpreter's exit included.
 """
 
 from __future__ import annotations

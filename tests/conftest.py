@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import llmkit.pipeline.tries
 import llmkit.settings
@@ -14,6 +15,10 @@ from llmkit.performance import get_performance_tracker
 from llmkit.rate_limits import reset_rate_limits
 from llmkit.retry import RetryBudget, reset_retry_budgets
 from llmkit.testing import ProviderServer
+
+# A busy machine makes examples slow: that is no fault of the code under test.
+settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("house")
 
 # Whatever a developer's shell holds, no test may see it: a real key would reach a real vendor.
 _HOST_VARIABLES = (

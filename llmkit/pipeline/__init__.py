@@ -2,9 +2,13 @@
 
     LogicalCall     Scope: the deadline and the cancel switch; one CallRecord for the observers
       (fallback over models, or a race: on the rungs above)
-        ModelCall   retried: every HTTP request is an Attempt
-          budgeted  reserves what the try may cost, and settles
-            adapter._generate_text
+        ModelCall   cached: one flight for equal questions; not for streams and racers
+          retried   within the provider's retry budget
+            guarded     by the model's circuit breaker
+              limited     waits for its turn under the rate limits
+                budgeted    reserves what the try may cost, and settles
+                  attempted   every HTTP request is an Attempt
+                    adapter._generate_text
 
 A stream takes the same way up to its first chunk; afterwards it can only break.
 """
