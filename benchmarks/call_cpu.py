@@ -3,12 +3,14 @@
     python -m benchmarks.call_cpu
 
 The two take turns in one process, against one loopback server in another process; the medians'
-ratio is what counts, for absolute figures move with the machine.
+ratio is what counts, for absolute figures move with the machine. No answer comes from the cache:
+it is off, or in the rows that say so each prompt is another, so that it is looked for and kept.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -49,8 +51,21 @@ def main() -> None:
                 for turn in range(messages)
             ]
             for name, model, typed in _typed_calls(url, chat):
-                pair = _alternate(typed, functools.partial(client.complete, chat, model=model))
-                _report(f"{name}, {messages} message{'s' * (messages > 1)}", pair)
+                ours = functools.partial(client.complete, chat, model=model, use_cache=False)
+                title = f"{name}, {messages} message{'s' * (messages > 1)}"
+                _report(title, _alternate(typed, ours))
+                _report(f"{title}, cached", _alternate(typed, _missing(client, chat, model)))
+
+
+def _missing(client: Client, chat: list[dict[str, str]], model: str) -> Callable[[], object]:
+    """Returns a call whose answer is never cached, and is kept."""
+    numbers = itertools.count()
+
+    def call() -> None:
+        last = {"role": chat[-1]["role"], "content": f"{chat[-1]['content']} {next(numbers)}"}
+        assert client.complete([*chat[:-1], last], model=model).cached is None
+
+    return call
 
 
 def _typed_calls(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +24,7 @@ _HEAD: Final = f'["{_TAG}",{_FORMAT},'
 _USAGE = tuple(each.name for each in fields(Usage))
 _FREE: Final = Decimal(0)
 
-_to_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_to_json = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _decoder = json.JSONDecoder()
 _from_json = _decoder.decode
 _scan = _decoder.raw_decode
@@ -75,17 +75,24 @@ def _facts_of(reply: Completion) -> tuple[Any, ...]:
 def to_value(reply: Completion) -> list[Any] | None:
     """Returns an answer as JSON; None when it has no such form."""
     try:
-        facts = reply.to_dict()
+        facts = replace(reply, raw={}).to_dict()
         head = [
             *(facts[name] for name in ("model", "provider", "finish_reason")),
             [facts["usage"][name] for name in _USAGE],
             *(facts[name] for name in ("cost", "warnings", "request_id")),
             [[call["id"], call["name"], call["arguments"]] for call in facts["tool_calls"]],
         ]
-        return [_TAG, _FORMAT, head, facts["text"], _to_json(facts["raw"])]
+        return [_TAG, _FORMAT, head, facts["text"], _raw_text(reply)]
     except (TypeError, ValueError, RecursionError) as error:  # an own adapter's odd `raw`
         get_logger("cache").debug("not cached: the answer can't be written as JSON (%s)", error)
         return None
+
+
+def _raw_text(reply: Completion) -> str:
+    try:
+        return _to_json(reply.raw)
+    except (TypeError, ValueError):  # an own adapter's: what JSON has no form for becomes a text
+        return _to_json(reply.to_dict()["raw"])
 
 
 def from_text(text: str) -> Completion | None:

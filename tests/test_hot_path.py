@@ -1,0 +1,97 @@
+"""What a call costs, in function calls: a regression fails here without a clock.
+
+A function call is one of a function of llmkit, or of a builtin by one. The ceilings are a few per
+cent above what was measured; who gets below one by more than that lowers it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import llmkit
+from llmkit import Client
+from llmkit.cache import MemoryCache, RedisCache, SQLiteCache
+from llmkit.testing import Answer, ProviderServer
+from tests.cache.client_calls import make_client
+from tests.cache.servers import RedisServer
+
+HOME = str(Path(llmkit.__file__).parent)
+PROMPT = "What is known of this? " * 87
+ANSWER = "A sentence of the answer. " * 158
+
+# By the kind of cache that has the answer.
+HITS = {"memory": 96, "sqlite": 175, "redis": 193}
+# By the model that is asked, and whether its answer is cached in memory meanwhile.
+FRESH = {
+    ("gpt-6-luna", False): 433,
+    ("gpt-6-luna", True): 659,
+    ("claude-haiku-5-5", False): 450,
+    ("gemini-3.8-flash", False): 450,
+}
+
+
+def calls_of(step: Callable[[], object], repeats: int = 5) -> int:
+    """Counts the function calls of a step; of several runs, those of the one with the fewest."""
+    counts = []
+    for _ in range(repeats):
+        made = 0
+
+        def note(frame: FrameType, event: str, _: Any) -> None:
+            nonlocal made
+            if event in ("call", "c_call") and frame.f_code.co_filename.startswith(HOME):
+                made += 1
+
+        before = sys.getprofile()
+        sys.setprofile(note)
+        try:
+            step()
+        finally:
+            sys.setprofile(before)
+        counts.append(made)
+    return min(counts)
+
+
+def check(made: int, ceiling: int) -> None:
+    assert made <= ceiling, f"{made} function calls, and at most {ceiling} were expected"
+
+
+@pytest.mark.parametrize("level", HITS)
+def test_a_hit_stays_cheap(
+    server: ProviderServer, request: pytest.FixtureRequest, tmp_path: Path, level: str
+) -> None:
+    """A cached answer costs no more function calls than when it was last measured."""
+    cache: Any
+    if level == "memory":
+        cache = MemoryCache()
+    elif level == "sqlite":
+        cache = SQLiteCache(tmp_path / "cache.db")
+    else:
+        redis_server = RedisServer(tmp_path)
+        request.addfinalizer(redis_server.kill)
+        cache = RedisCache(redis_server.url)
+    server.answer = Answer(ANSWER)
+    client = make_client(server, cache=cache)
+    client.complete(PROMPT)
+    assert client.complete(PROMPT).cached == level
+    check(calls_of(lambda: client.complete(PROMPT)), HITS[level])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("model", "cached"), FRESH)
+def test_a_fresh_call_stays_cheap(server: ProviderServer, model: str, cached: bool) -> None:
+    """A call that is sent costs no more function calls of llmkit's own than when last measured."""
+    client = make_client(server, model=model, cache=cached)
+    numbers = iter(range(100))
+
+    def ask(client: Client = client) -> None:
+        client.complete(f"Question {next(numbers)}")
+
+    for _ in range(3):
+        ask()
+    check(calls_of(ask), FRESH[model, cached])
