@@ -18,7 +18,7 @@ import llmkit
 from llmkit import Client
 from llmkit.cache import MemoryCache, RedisCache, SQLiteCache
 from llmkit.testing import Answer, ProviderServer
-from tests.cache.client_calls import make_client
+from tests.cache.client_calls import file_at, make_client
 from tests.cache.servers import RedisServer
 
 HOME = str(Path(llmkit.__file__).parent)
@@ -70,6 +70,7 @@ def test_a_hit_stays_cheap(
     if level == "memory":
         cache = MemoryCache()
     elif level == "sqlite":
+        file_at(tmp_path / "cache.db")
         cache = SQLiteCache(tmp_path / "cache.db")
     else:
         redis_server = RedisServer(tmp_path)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llmkit import Client, Settings
+from llmkit.cache import SQLiteCache
 from llmkit.testing import Answer, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
+from tests.cache.servers import until
 
 KEY = "sk-test-0123456789abcdefABCDEF"
 MODEL = "gpt-6-luna"
 OTHER = "claude-haiku-5-5"
 
-__all__ = ["KEY", "MODEL", "OTHER", "counted", "make_client", "settings_for"]
+__all__ = ["KEY", "MODEL", "OTHER", "counted", "file_at", "make_client", "settings_for"]
 
 
 def settings_for(server: ProviderServer, **fields: Any) -> Settings:
@@ -35,6 +38,15 @@ def make_client(server: ProviderServer, **arguments: Any) -> Client:
     fields = arguments.pop("fields", {})
     given = {"model": MODEL, "max_retries": 0, "settings": settings_for(server, **fields)}
     return Client(**{**given, **arguments})
+
+
+def file_at(path: Path) -> str:
+    """The URL of a cache's file that is there: to make it may take a busy disk too long."""
+    cache = SQLiteCache(path)
+    until(lambda: cache.set("made", True))
+    until(lambda: cache.delete("made"))
+    cache.close()
+    return f"sqlite:///{path}"
 
 
 def counted(text: str = "answer", **facts: Any) -> Callable[[RecordedRequest], Answer]:

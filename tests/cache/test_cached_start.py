@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from llmkit.testing import ProviderServer
-from tests.cache.client_calls import KEY, OTHER, make_client
+from tests.cache.client_calls import KEY, OTHER, file_at, make_client
 from tests.cache.servers import RedisServer
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,7 +37,7 @@ def test_no_sdk_is_loaded_for_a_hit(
     model: str,
 ) -> None:
     """A script starts, answers from the second level and ends without what only a call needs."""
-    url = f"sqlite:///{tmp_path}/cache.db"
+    url = file_at(tmp_path / "cache.db")
     if level == "redis":
         redis_server: RedisServer = request.getfixturevalue("redis_server")
         url = redis_server.url

@@ -25,7 +25,7 @@ from llmkit import (
 from llmkit.cache import LLMCache, MemoryCache, close_caches
 from llmkit.performance import get_performance_tracker
 from llmkit.testing import Answer, ProviderServer
-from tests.cache.client_calls import KEY, MODEL, OTHER, counted, make_client, settings_for
+from tests.cache.client_calls import KEY, MODEL, OTHER, counted, file_at, make_client, settings_for
 from tests.cache.servers import Clock, in_child
 
 
@@ -36,6 +36,7 @@ def client(request: pytest.FixtureRequest, server: ProviderServer, tmp_path: Pat
         return make_client(server)
     from llmkit.cache import SQLiteCache
 
+    file_at(tmp_path / "cache.db")
     return make_client(server, cache=SQLiteCache(tmp_path / "cache.db"))
 
 
@@ -197,7 +198,7 @@ def test_how_long_an_answer_is_kept(
 ) -> None:
     """The call's word counts before the Client's, that before the settings'; less 10 % jitter."""
     path = tmp_path / "cache.db"
-    client = make_client(server, fields={**fields, "cache_url": f"sqlite:///{path}"}, **of_client)
+    client = make_client(server, fields={**fields, "cache_url": file_at(path)}, **of_client)
     client.complete("Why?", **of_call)
     fresh, kept = times_to_live(path)
     assert 0.9 * ttl - 20 < fresh <= ttl
@@ -477,7 +478,7 @@ def test_the_settings_choose_the_second_level(
 ) -> None:
     """LLMKIT_CACHE_URL names it, and what is there outlives the process's memory."""
     monkeypatch.setenv("LLMKIT_CACHE_ENABLED", "yes")
-    monkeypatch.setenv("LLMKIT_CACHE_URL", f"sqlite:///{tmp_path}/cache.db")
+    monkeypatch.setenv("LLMKIT_CACHE_URL", file_at(tmp_path / "cache.db"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.setenv("OPENAI_API_BASE", server.base_url("openai"))
     client = Client(MODEL)
@@ -490,7 +491,7 @@ def test_the_settings_choose_the_second_level(
 
 def test_a_url_of_the_clients_own(server: ProviderServer, tmp_path: Path) -> None:
     """cache=URL puts memory in front of what is there, whatever the settings say."""
-    url = f"sqlite:///{tmp_path}/cache.db"
+    url = file_at(tmp_path / "cache.db")
     make_client(server, cache=url, fields={"cache_enabled": False}).complete("Why?")
     close_caches()
     assert make_client(server, cache=url).complete("Why?").cached == "sqlite"
@@ -527,7 +528,7 @@ def test_a_clients_budget_pays_for_adapters_that_it_is_given(server: ProviderSer
 def test_adapters_cross_processes(server: ProviderServer, tmp_path: Path) -> None:
     """An adapter that has used its cache can be pickled, without its key, and uses it again."""
     adapter = get_adapter(MODEL, api_key=KEY + "x", settings=settings_for(server))
-    adapter.cache = f"sqlite:///{tmp_path}/cache.db"
+    adapter.cache = file_at(tmp_path / "cache.db")
     adapter.generate("Why?")
     data = pickle.dumps(adapter)
     assert KEY.encode() not in data
@@ -547,7 +548,7 @@ def test_a_pickled_adapter_leaves_its_own_cache_behind(server: ProviderServer) -
 
 def test_forks(server: ProviderServer, tmp_path: Path) -> None:
     """A child of a process that has used its cache finds what is there, and adds to it."""
-    client = make_client(server, cache=f"sqlite:///{tmp_path}/cache.db")
+    client = make_client(server, cache=file_at(tmp_path / "cache.db"))
     client.complete("Why?")
 
     def child(number: int) -> None:
@@ -618,7 +619,7 @@ def test_no_key_gets_into_a_store(
         ("query", {"extra_headers": {"authorization": f"Bearer {KEY}"}}),
     ):
         path = tmp_path / folder / "cache.db"
-        client = make_client(server, cache=f"sqlite:///{path}")
+        client = make_client(server, cache=file_at(path))
         client.complete("Why?", **extra)  # type: ignore[arg-type]
         with client.stream("Why?", model=OTHER, **extra) as stream:  # type: ignore[arg-type]
             list(stream)

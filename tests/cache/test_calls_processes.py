@@ -12,6 +12,7 @@ import pytest
 from llmkit.testing import Answer, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
 from tests.cache.asking_client import Asker
+from tests.cache.client_calls import file_at
 from tests.cache.servers import RedisServer, until
 
 PROCESSES, THREADS, QUESTIONS, DELAY = 4, 16, 100, 0.2
@@ -23,7 +24,7 @@ ON_ITS_WAY = 0.3
 @pytest.fixture(params=["sqlite", "redis"])
 def cache(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/cache.db"
+        return file_at(tmp_path / "cache.db")
     server: RedisServer = request.getfixturevalue("own_server")
     return server.url
 
