@@ -267,16 +267,18 @@ class LLMCache(ABC):
         """
         return True
 
-    def release(  # noqa: B027 - nothing to release where no other process sees the cache
-        self, key: str, token: str, allowance: Allowance | None = None
-    ) -> None:
+    def release(self, key: str, token: str, allowance: Allowance | None = None) -> bool:
         """Gives a lock back, if it is still held under this token.
 
         Args:
             key: The key.
             token: What it was acquired with.
             allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
+
+        Returns:
+            Whether it is given back, or was not held; False when the store can't be reached.
         """
+        return True
 
     # --- for implementations ---------------------------------------------------------------------
 

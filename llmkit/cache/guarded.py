@@ -69,8 +69,8 @@ class _GuardedCache(LLMCache):
     def renew(self, key: str, token: str, ttl: float, allowance: Allowance | None = None) -> bool:
         return self._try(False, self._cache.renew, key, token, ttl, allowance)
 
-    def release(self, key: str, token: str, allowance: Allowance | None = None) -> None:
-        self._try(None, self._cache.release, key, token, allowance)
+    def release(self, key: str, token: str, allowance: Allowance | None = None) -> bool:
+        return self._try(False, self._cache.release, key, token, allowance)
 
     def _try(self, unavailable: T, do: Callable[..., T], *arguments: Any, **keywords: Any) -> T:
         try:

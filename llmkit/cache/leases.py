@@ -13,6 +13,7 @@ import contextvars
 import os
 import random
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -175,12 +176,15 @@ def ask_once(
     if not cache.shared:
         return ask()
     policy = policy or LeasePolicy()
-    token = os.urandom(12).hex()
+    left_behind = _renewer.get().take_back(cache, key)
+    token = left_behind or os.urandom(12).hex()
     pause, since_lock = policy.first_pause, policy.lock_every
     while True:
         if since_lock >= policy.lock_every:
             lock = cache.acquire(key, token, policy.ttl, allowance)
             since_lock = 0.0
+            if lock == "held" and left_behind and cache.renew(key, token, policy.ttl, allowance):
+                lock = "granted"  # by ourselves
             if lock == "granted":
                 with _held(cache, key, token, allowance, policy):
                     found = look(allowance)  # written between our last look and the lock
@@ -213,7 +217,8 @@ def _held(
             renewer.remove(token)
             # Outside of the Scope, which may have no time left: the others would wait for nothing.
             short = Allowance(min(allowance.left(), _TO_RELEASE))
-            contextvars.Context().run(cache.release, key, token, short)
+            if not contextvars.Context().run(cache.release, key, token, short):
+                renewer.leave_behind(token, _Lease(cache, key, policy))
 
 
 class _Lease(NamedTuple):
@@ -228,6 +233,7 @@ class _Renewer:
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal handler may make a call, too
         self._leases: dict[str, _Lease] = {}
+        self._left_behind: dict[tuple[int, str], tuple[str, float]] = {}
         self._running = False
         self._nap, self._pause = Flag(), 0.0
 
@@ -250,6 +256,23 @@ class _Renewer:
         """Renews a lock no longer."""
         with self._lock:
             self._leases.pop(token, None)
+
+    def leave_behind(self, token: str, lease: _Lease) -> None:
+        """Notes a lock that could not be given back: nobody here is to wait for its end."""
+        now = time.monotonic()
+        with self._lock:
+            over = [each for each, (_, until) in self._left_behind.items() if until <= now]
+            for each in over:
+                del self._left_behind[each]
+            # It may have been renewed a moment ago, by a clock that is not ours.
+            until = now + 2 * lease.policy.ttl
+            self._left_behind[id(lease.cache), lease.key] = token, until
+
+    def take_back(self, cache: LLMCache, key: str) -> str | None:
+        """Returns the token of a lock that was left behind; None when there is none."""
+        with self._lock:
+            token, _ = self._left_behind.pop((id(cache), key), (None, 0.0))
+            return token
 
     def _run(self) -> None:
         while True:

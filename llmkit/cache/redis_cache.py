@@ -127,9 +127,9 @@ class RedisCache(SharedCache):
         life = math.ceil(1000 * ttl)
         return self._attempt(allowance, 0, self._run, _RENEW, key, token, life) == 1
 
-    def release(self, key: str, token: str, allowance: Allowance | None = None) -> None:
+    def release(self, key: str, token: str, allowance: Allowance | None = None) -> bool:
         """Gives a lock back; see `LLMCache.release`."""
-        self._attempt(allowance, 0, self._run, _RELEASE, key, token)
+        return self._attempt(allowance, None, self._run, _RELEASE, key, token) is not None
 
     def stats(self) -> dict[str, Any]:
         """Returns figures; see `LLMCache.stats`.

@@ -157,9 +157,9 @@ class SQLiteCache(SharedCache):
         now = self.clock()
         return bool(self._write(allowance, _RENEW, (now + ttl, *self._at(key), token, now)))
 
-    def release(self, key: str, token: str, allowance: Allowance | None = None) -> None:
+    def release(self, key: str, token: str, allowance: Allowance | None = None) -> bool:
         """Gives a lock back; see `LLMCache.release`."""
-        self._write(allowance, _RELEASE, (*self._at(key), token))
+        return self._write(allowance, _RELEASE, (*self._at(key), token)) is not None
 
     def stats(self) -> dict[str, Any]:
         """Returns figures; see `LLMCache.stats`.

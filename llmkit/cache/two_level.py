@@ -98,9 +98,9 @@ class TwoLevelCache(LLMCache):
         """Holds a lock for longer; see `LLMCache.renew`."""
         return self.l2.renew(key, token, ttl, allowance)
 
-    def release(self, key: str, token: str, allowance: Allowance | None = None) -> None:
+    def release(self, key: str, token: str, allowance: Allowance | None = None) -> bool:
         """Gives a lock back; see `LLMCache.release`."""
-        self.l2.release(key, token, allowance)
+        return self.l2.release(key, token, allowance)
 
     def stats(self) -> dict[str, Any]:
         """Returns figures of both levels together; see `LLMCache.stats`.

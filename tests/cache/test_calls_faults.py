@@ -13,6 +13,7 @@ import pytest
 from llmkit import Client
 from llmkit.cache import RedisCache
 from llmkit.testing import Answer, ProviderServer
+from llmkit.testing.recorded_request import RecordedRequest
 from tests.cache.client_calls import KEY, OTHER, make_client
 from tests.cache.servers import RedisServer, until
 
@@ -177,6 +178,30 @@ def test_a_server_that_freezes_at_any_moment(
     began = time.monotonic()
     assert client.complete("Why?", timeout=timeout).cached is None
     assert time.monotonic() - began < min(timeout, MORE + SLACK)
+
+
+def test_a_lock_that_was_left_behind_holds_up_nobody(
+    server: ProviderServer, own_server: RedisServer
+) -> None:
+    """Who could not give its lock back, for the server was frozen, does not wait for itself."""
+    cache = RedisCache(own_server.url)
+    client = make_client(server, cache=cache)
+
+    def answer(request: RecordedRequest) -> Answer:
+        own_server.freeze()
+        until(lambda: cache.get("anything") or not cache.stats()["available"])
+        return Answer("Yes.")
+
+    server.script(answer)
+    assert client.complete("Why?").cached is None
+    own_server.thaw()
+    until(lambda: cache.set("thawed", True))
+    assert len(own_server.ask("KEYS", "*:l:*")) == 1
+    began = time.monotonic()
+    assert client.complete("Why?").cached is None
+    assert time.monotonic() - began < MORE
+    assert own_server.ask("KEYS", "*:l:*") == []
+    assert client.complete("Why?").cached == "redis"
 
 
 def test_a_stream_from_a_frozen_server(server: ProviderServer, own_server: RedisServer) -> None:

@@ -64,10 +64,11 @@ class SharedMemory(MemoryCache):
             self.locks[key] = (token, time.monotonic() + ttl)
             return True
 
-    def release(self, key: str, token: str, allowance: Allowance | None = None) -> None:
+    def release(self, key: str, token: str, allowance: Allowance | None = None) -> bool:
         with self._lock:
             if self.locks.get(key, ("",))[0] == token:
                 del self.locks[key]
+        return True
 
 
 class Process:
