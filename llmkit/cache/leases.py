@@ -37,6 +37,9 @@ side by side instead of one after the other."""
 
 _DOING = "waiting for another process's answer to the same question"
 
+# Seconds from which a look counts as slow: many looks of a millisecond are no reason to give up.
+_SLOW = 0.05
+
 # Seconds that giving back a lock may take: it is free after its life in any case.
 _TO_RELEASE = 0.05
 
@@ -167,7 +170,7 @@ def ask_once(
         look: Looks for what another process has written.
         ask: Asks, and writes.
         allowance: What this call may spend on shared caches. Each look while it waits has its own,
-            since a cache that fails ends the wait.
+            since a cache that fails ends the wait; what a slow one took is taken from here.
         policy: How to wait; None for the usual way.
 
     Returns:
@@ -179,6 +182,7 @@ def ask_once(
     left_behind = _renewer.get().take_back(cache, key)
     token = left_behind or os.urandom(12).hex()
     pause, since_lock = policy.first_pause, policy.lock_every
+    whole = allowance
     while True:
         if since_lock >= policy.lock_every:
             lock = cache.acquire(key, token, policy.ttl, allowance)
@@ -197,9 +201,13 @@ def ask_once(
         since_lock += pause
         pause = min(pause * (1.25 + 0.5 * policy.rng()), policy.longest_pause)
         allowance = Allowance()
+        full = allowance.left()
         found = look(allowance)
         if found is not None:
             return found
+        if full - allowance.left() > _SLOW:
+            whole.spend(full - allowance.left())
+            since_lock = policy.lock_every  # which says whether the cache still works
 
 
 @contextlib.contextmanager

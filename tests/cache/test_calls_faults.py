@@ -143,12 +143,17 @@ class Freezing(RedisCache):
         self.server = server
         self.before = before
         self.done = 0
+        self.spent = 0.0
 
     def _attempt(self, allowance: Any, unavailable: Any, work: Any, *arguments: Any) -> Any:
         self.done += 1
         if self.done == self.before:
             self.server.freeze()
-        return super()._attempt(allowance, unavailable, work, *arguments)
+        began = time.monotonic()
+        try:
+            return super()._attempt(allowance, unavailable, work, *arguments)
+        finally:
+            self.spent += time.monotonic() - began
 
 
 # Looking, locking, looking under the lock, keeping, unlocking.
@@ -247,6 +252,27 @@ def test_a_wait_for_another_process_ends_with_the_call(
     assert client.complete("Why?", timeout=3).cached is None
     assert time.monotonic() - began < 3
     cache.release(key[0], "somebody else's")
+
+
+def test_a_server_that_freezes_while_another_process_is_awaited(
+    server: ProviderServer, own_server: RedisServer
+) -> None:
+    """A look that takes long leaves that much less for keeping the answer."""
+    keys: list[str] = []
+
+    class Noting(RedisCache):
+        def acquire(self, name: str, *arguments: Any) -> Any:
+            keys.append(name)
+            return super().acquire(name, *arguments)
+
+    noting = Noting(own_server.url)
+    make_client(server, cache=noting).complete("Why?")
+    assert noting.clear()
+    assert noting.acquire(keys[0], "somebody else's", 60.0) == "granted"
+    cache = Freezing(own_server, before=3)
+    assert make_client(server, cache=cache).complete("Why?").cached is None
+    assert cache.done > 3
+    assert cache.spent < 0.4
 
 
 def test_no_key_gets_into_redis(server: ProviderServer, own_server: RedisServer) -> None:
