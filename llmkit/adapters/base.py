@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 from llmkit.adapters.call_reader import CallReader
 from llmkit.budget import Budget
 from llmkit.cache import LLMCache
-from llmkit.errors import InvalidRequestError, LLMError, ModelNotFoundError
+from llmkit.errors import InvalidRequestError, LLMError
 from llmkit.log import redact
-from llmkit.models import ModelInfo, get_model_info
+from llmkit.models import ModelInfo
+from llmkit.models.registry import get_registry
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
 from llmkit.rate_limits import RateLimits
@@ -116,10 +117,8 @@ class BaseLLMAdapter(CallReader, ABC):
 
         Another provider's model of the same name may have other prices and limits.
         """
-        try:
-            info = get_model_info(f"{self.provider}:{self.model}")
-        except ModelNotFoundError:
-            info = None
+        # Not `get_model_info`, which looks for near matches of a name that it does not find.
+        info = get_registry().find(f"{self.provider}:{self.model}")
         if info is None or info.provider != self.provider:
             return ModelInfo(self.model, self.provider, known=False)
         return info

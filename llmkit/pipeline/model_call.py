@@ -289,7 +289,7 @@ class ModelCall:
     def _fit(self) -> tuple[Request, ModelInfo]:
         """Returns what is sent, and what is known of the model; a cached answer needs neither."""
         if self._fitted is None:
-            info = self.adapter.info  # once: for an unknown model it costs milliseconds
+            info = self.adapter.info
             request, said = fit_to_model(self._request, info, self.adapter.never_takes)
             self._warnings = tuple(said)
             self._fitted = request, info
