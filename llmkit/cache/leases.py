@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from llmkit.cache.base import Allowance, Found, LLMCache
+from llmkit.cache.base import Allowance, Found, LLMCache, Lock
 from llmkit.cache.flights import Flights, wait_in_scope
 from llmkit.log import get_logger
 from llmkit.process_local import ProcessLocal
@@ -185,10 +185,8 @@ def ask_once(
     whole = allowance
     while True:
         if since_lock >= policy.lock_every:
-            lock = cache.acquire(key, token, policy.ttl, allowance)
+            lock = _acquire(cache, key, token, policy.ttl, allowance, bool(left_behind))
             since_lock = 0.0
-            if lock == "held" and left_behind and cache.renew(key, token, policy.ttl, allowance):
-                lock = "granted"  # by ourselves
             if lock == "granted":
                 with _held(cache, key, token, allowance, policy):
                     found = look(allowance)  # written between our last look and the lock
@@ -205,9 +203,20 @@ def ask_once(
         found = look(allowance)
         if found is not None:
             return found
-        if full - allowance.left() > _SLOW:
-            whole.spend(full - allowance.left())
+        took = full - allowance.left()
+        if took > _SLOW:
+            whole.spend(took)
             since_lock = policy.lock_every  # which says whether the cache still works
+
+
+def _acquire(
+    cache: LLMCache, key: str, token: str, ttl: float, allowance: Allowance, left_behind: bool
+) -> Lock:
+    """Asks for a lock, which may be the one that was left behind under this token."""
+    lock = cache.acquire(key, token, ttl, allowance)
+    if lock == "held" and left_behind and cache.renew(key, token, ttl, allowance):
+        return "granted"
+    return lock
 
 
 @contextlib.contextmanager
