@@ -142,6 +142,9 @@ class BaseLLMAdapter(CallReader, ABC):
             self.initialized = True
         return True
 
+    def load_ahead(self) -> None:
+        """Begins to load what a first call needs, without waiting for it; here, nothing."""
+
     def generate(
         self,
         prompt: Prompt,

@@ -17,7 +17,14 @@ from llmkit.process_local import ProcessLocal
 from llmkit.scope import Scope, current_scope
 from llmkit.threads import Flag, TooManyThreadsError, run_detached
 
-__all__ = ["forget_frames", "hide_keys", "import_sdk", "shared_client", "without_keys"]
+__all__ = [
+    "begin_import",
+    "forget_frames",
+    "hide_keys",
+    "import_sdk",
+    "shared_client",
+    "without_keys",
+]
 
 S = TypeVar("S")
 
@@ -134,6 +141,16 @@ def import_sdk(module: str, extra: str) -> Any:
         ) from error
     except TooManyThreadsError as error:
         raise APIConnectionError(f"the SDK {module} can't be loaded now: {error}") from error
+
+
+def begin_import(module: str) -> None:
+    """Begins to import a vendor's SDK; what goes wrong is said by whoever needs it.
+
+    Args:
+        module: The module's name.
+    """
+    if module not in sys.modules:
+        _load(module)
 
 
 _loading: ProcessLocal[dict[str, Future[Any]]] = ProcessLocal(dict)

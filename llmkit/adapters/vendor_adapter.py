@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from llmkit.adapters.base import BaseLLMAdapter, Key
 from llmkit.adapters.error_table import to_llm_error
 from llmkit.adapters.sdk_clients import (
+    begin_import,
     forget_frames,
     hide_keys,
     import_sdk,
@@ -44,6 +45,11 @@ class VendorAdapter(BaseLLMAdapter):
     # The setting that holds the key, and whether nothing can be asked without it.
     key_variable: str | None
     key_required: bool = True
+
+    def load_ahead(self) -> None:
+        """Begins to import the SDK, without waiting for it."""
+        if not self.initialized:
+            begin_import(self.sdk_module)
 
     def _prepare(self) -> None:
         self._find_key()  # first: without a key nobody has to wait for the SDK

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 from llmkit.errors import ContentFilterError, LLMError
@@ -86,6 +88,7 @@ class _Chain:
     """The models of one call; each takes part from when it is its turn."""
 
     def __init__(self, targets: Sequence[Target], request: Request, streamed: bool) -> None:
+        targets = _linked(targets)
         options = targets[0].options
         first = ModelCall(targets[0].adapter, request, options, streamed=streamed)
         self.call = LogicalCall(first, options, request.metadata)
@@ -131,3 +134,12 @@ class _Chain:
 
     def _note(self, failed: str, following: str, error: LLMError) -> None:
         self.call.fallbacks.append(Fallback(failed, following, error.code))
+
+
+def _linked(targets: Sequence[Target]) -> list[Target]:
+    """Tells each target which one follows."""
+    linked = [
+        replace(target, options=replace(target.options, following=following.adapter))
+        for target, following in pairwise(targets)
+    ]
+    return [*linked, targets[-1]]

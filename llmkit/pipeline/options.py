@@ -58,6 +58,9 @@ class Adapter(Protocol):
     def ensure_initialized(self) -> bool:
         """Gets ready what a first call needs."""
 
+    def load_ahead(self) -> None:
+        """Begins to load what a first call needs, without waiting for it."""
+
     @property
     def never_takes(self) -> frozenset[str]:
         """Fields of a Request that the vendor has no word for, whatever the model."""
@@ -85,6 +88,7 @@ class CallOptions:
         cache: Where answers are kept; None for nowhere.
         cache_use: How.
         tracked: Whether the process's tracker is told about the call.
+        following: The model that is asked when this one fails; None for none.
     """
 
     timeout: float | None = None
@@ -98,6 +102,7 @@ class CallOptions:
     cache: ReplyCache | None = None
     cache_use: CacheUse = _USUAL_USE
     tracked: bool = True
+    following: Adapter | None = None
 
 
 @dataclass(frozen=True, slots=True)

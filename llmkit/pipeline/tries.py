@@ -16,7 +16,7 @@ from llmkit.rate_limits import Place
 from llmkit.reply_headers import heard_by
 from llmkit.request import Request
 from llmkit.retry import call_with_retries, retry_budget
-from llmkit.scope import CallInterrupted, Scope
+from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.tokenizer import count_tokens
 from llmkit.types import Completion
 
@@ -27,6 +27,10 @@ T = TypeVar("T")
 # Seconds that a try must have lasted for its time-out to say something of the model rather than of
 # its caller's haste.
 PATIENCE = 1.0
+
+# Seconds for a model below which those for the next one, half as many, may not do for loading an
+# SDK, too: that takes one or two, and several on a busy machine.
+LITTLE_TIME = 10.0
 
 # Tokens of an answer that nobody has set a limit to, as the rate limits reckon with it beforehand.
 TYPICAL_ANSWER = 1000
@@ -131,6 +135,7 @@ class Tries:
         """
         try:
             self._adapter.ensure_initialized()
+            self._load_ahead()
             policy = replace(
                 self._options.retry,
                 budget=retry_budget(self._adapter.provider),
@@ -148,6 +153,20 @@ class Tries:
                 raise last from last.__cause__
             self._describe(error)
             raise
+
+    def _load_ahead(self) -> None:
+        """Has the next model's SDK loaded while this one is asked, if there is little time for it.
+
+        Not before, when it would hold up this one; and where there is time enough, the next one
+        can load it by itself when it is asked, which it seldom is.
+        """
+        following = self._options.following
+        if following is None:
+            return
+        scope = current_scope()
+        left = None if scope is None else scope.remaining()
+        if left is not None and left < LITTLE_TIME:
+            following.load_ahead()
 
     def _describe(self, error: LLMError) -> None:
         """Names the model and the tries in an error: it may become one of several causes."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from llmkit import (
     BaseLLMAdapter,
     CallRecord,
     Completion,
+    ConfigurationError,
     InvalidRequestError,
     LLMError,
     ProviderError,
@@ -291,3 +295,18 @@ def test_errors_name_the_call(server: ProviderServer) -> None:
         assert (error.request_id, error.status) == ("req_9", 400)
         assert error.attempts[0].request_id == "req_9"
         assert f"{case.provider}:{case.model}" in str(error)
+
+
+def test_an_sdk_can_be_loaded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading begins without a wait, and whoever needs the SDK then joins it: it is loaded once."""
+    (tmp_path / "slow_sdk.py").write_text("import time\ntime.sleep(0.5)\nloaded = object()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    began = time.monotonic()
+    sdk_clients.begin_import("slow_sdk")
+    assert time.monotonic() - began < 0.5
+    assert sdk_clients.import_sdk("slow_sdk", "slow").loaded is sys.modules["slow_sdk"].loaded
+    sdk_clients.begin_import("slow_sdk")
+    sdk_clients.begin_import("no_such_sdk")
+    with pytest.raises(ConfigurationError, match="pip install"):
+        sdk_clients.import_sdk("no_such_sdk", "slow")
+    monkeypatch.delitem(sys.modules, "slow_sdk")

@@ -31,6 +31,7 @@ from llmkit import (
     get_adapter,
     get_performance_tracker,
 )
+from llmkit.adapters.vendor_adapter import VendorAdapter
 from llmkit.scope import current_scope
 from llmkit.testing import Answer, ProviderServer
 from tests.deadline.calling import MODELS, VENDORS, Vendor, adapter, best_of
@@ -574,6 +575,22 @@ def test_the_settings_name_the_chain(servers: Servers, monkeypatch: pytest.Monke
     assert model == reply.model == MODELS["gemini"]
     with pytest.raises(LLMError):
         execute_llm_with_fallback("hi", max_tokens=-1)
+
+
+@pytest.mark.parametrize(("timeout", "loaded"), [(3, ["claude-haiku-5-5"]), (60, [])])
+def test_a_fallbacks_sdk_is_loaded_ahead_when_there_is_little_time(
+    timeout: float, loaded: list[str], servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A third of a short time-out would not do for importing an SDK; a cached answer needs none."""
+    begun: list[str] = []
+    monkeypatch.setattr(VendorAdapter, "load_ahead", lambda self: begun.append(self.model))
+    monkeypatch.setenv("LLMKIT_CACHE_ENABLED", "yes")
+    llmkit.settings.reload_settings()
+    chain = [adapter(vendor, servers[0].base_url(vendor)) for vendor in VENDORS[:2]]
+    for cached in (None, "memory"):
+        reply = Client(timeout=timeout).complete("hi", model=chain[0], fallbacks=chain[1:])
+        assert (reply.model, reply.cached) == (MODELS["openai"], cached)
+        assert begun == loaded
 
 
 def test_a_stale_answer_has_its_models_name(
