@@ -114,7 +114,7 @@ class _Race(Generic[T]):
                 good = self._hear_last_words(interruption)
                 break
             good = self._take_in(arrival)
-            if good is None:
+            if good is None and self._around.remaining() != 0.0:
                 self._start_next()
         good = good or self._second_best
         if good is None:
