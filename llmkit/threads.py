@@ -6,12 +6,14 @@ name look-up inside the C library. Nobody has to wait for either, the interprete
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import contextvars
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -35,6 +37,12 @@ MAX_DETACHED = 64
 
 # CPython on Windows does not react to Ctrl-C inside a lock's wait.
 _SLICE = 0.1 if sys.platform == "win32" else None
+
+# Seconds that the interpreter's exit gives threads that have just been cut, such as those of a
+# race's losers, to end: what they would run later could meet an interpreter half taken apart.
+LAST_MOMENT = 0.1
+
+_running: dict[int, threading.Thread] = {}
 
 # One item for each detached task that may still start. No lock, which a fork could leave locked.
 _places = collections.deque([True] * MAX_DETACHED)
@@ -93,12 +101,15 @@ def start(
         except BaseException as error:  # handed to whoever asks for the result
             future.set_exception(error)
         finally:
+            _running.pop(id(future), None)
             if on_end is not None:
                 on_end()
 
+    thread = _running[id(future)] = threading.Thread(target=run, name=f"llmkit-{name}", daemon=True)
     try:
-        threading.Thread(target=run, name=f"llmkit-{name}", daemon=True).start()
+        thread.start()
     except RuntimeError as error:
+        _running.pop(id(future), None)
         if on_end is not None:
             on_end()
         raise TooManyThreadsError(str(error)) from error
@@ -186,8 +197,18 @@ class Flag:
         return self._raised  # pragma: no cover - Windows
 
 
+@atexit.register
+def _let_end() -> None:
+    """Gives threads that were cut their last moment; one that can't be cut holds nothing up."""
+    ends = time.monotonic() + LAST_MOMENT
+    for thread in tuple(_running.values()):
+        if thread.is_alive():  # and not one that somebody is just starting
+            thread.join(max(0.0, ends - time.monotonic()))
+
+
 def _forget_in_child() -> None:
     """A fork leaves the other threads behind, and the child must not count them."""
+    _running.clear()
     _places.extend([True] * detached_count())
 
 

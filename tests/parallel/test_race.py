@@ -907,6 +907,26 @@ def test_a_scripts_exit_is_not_held_by_a_loser() -> None:
     assert output.split() == ["asleep", "quick"]
 
 
+def test_a_loser_that_was_cut_is_gone_before_the_interpreter_is() -> None:
+    """What it does last is not done in an interpreter that is half taken apart."""
+    output = output_of(
+        """
+        from llmkit.scope import current_scope
+
+        class Waits(BaseLLMAdapter):
+            def _generate_text(self, request):
+                try:
+                    current_scope().sleep(30)
+                finally:
+                    time.sleep(0.03)
+                    print("put away", flush=True)
+
+        print(Client().race("hi", [Waits("slow", "own"), Quick("quick", "own")]).text, flush=True)
+        """
+    )
+    assert output.split("\n") == ["quick", "put away", ""]
+
+
 def test_a_scripts_exit_is_not_held_by_an_operation() -> None:
     """The same for `execute_parallel`, whose time is over while an operation sleeps."""
     output = output_of(
