@@ -251,8 +251,9 @@ class Tries:
             code = interruption.code
             if code is not ErrorCode.LLM_TIMEOUT or time.perf_counter() - began >= PATIENCE:
                 permit.ended(code)
-            self.failure = interruption.to_error()
-            raise self.failure from None
+            if code is ErrorCode.LLM_TIMEOUT:
+                self.failure = interruption.to_error()  # one that holds no frames
+            raise interruption.to_error() from None
         except LLMError as error:
             code, status, request_id = error.code, error.status, error.request_id
             self.failure = error
