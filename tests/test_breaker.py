@@ -21,6 +21,7 @@ from llmkit.breaker import (
     counts,
     reset_breakers,
 )
+from llmkit.breaker.sliding_window import SlidingWindow
 from llmkit.errors import CircuitOpenError, ErrorCode, InvalidRequestError
 
 
@@ -94,7 +95,7 @@ def test_old_failures_dont_count(clock: Clock) -> None:
 )
 def test_the_window_counts_what_is_in_it(steps: list[tuple[float, bool]], length: float) -> None:
     """The slots hold every try of nine tenths of a window, and none from before a whole one."""
-    window = breaker._Window(length)
+    window = SlidingWindow(length)
     tries: list[tuple[float, bool]] = []
     now = 1000.0
     for passes, good in steps:
@@ -155,7 +156,7 @@ def test_an_open_circuit_says_what_happened_and_until_when(clock: Clock) -> None
     assert error.retry_after == pytest.approx(3.5)
     assert not error.retryable
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
-    assert breaker.opens_in() == pytest.approx(3.5)
+    assert breaker.figures()["opens_in"] == pytest.approx(3.5)
 
 
 def test_opening_and_closing_are_logged_once(
@@ -201,12 +202,12 @@ def test_one_probe_finds_out(clock: Clock) -> None:
     """After the cool-down one try is let through, the others are not until it has ended."""
     breaker = opened(clock)
     clock.now += 5
-    assert (breaker.state, breaker.opens_in()) == ("half_open", 0.0)
+    assert (breaker.state, breaker.figures()["opens_in"]) == ("half_open", 0.0)
     probe = breaker.enter()
     for _ in range(3):
         with pytest.raises(CircuitOpenError, match="one try is finding out") as caught:
             breaker.enter()
-        assert caught.value.retry_after == breaker.opens_in() == 5.0
+        assert caught.value.retry_after == breaker.figures()["opens_in"] == 5.0
     probe.succeeded()
     assert breaker.state == "closed"
     for _ in range(9):
@@ -219,15 +220,15 @@ def test_the_cool_down_doubles_up_to_a_minute_and_starts_anew(clock: Clock) -> N
     breaker = opened(clock)
     waits = []
     for _ in range(6):
-        waits.append(breaker.opens_in())
-        clock.now += breaker.opens_in()
+        waits.append(breaker.figures()["opens_in"])
+        clock.now += breaker.figures()["opens_in"]
         breaker.enter().failed()
     assert waits == [5, 10, 20, 40, 60, 60]
-    clock.now += breaker.opens_in()
+    clock.now += breaker.figures()["opens_in"]
     breaker.enter().succeeded()
     while breaker.state == "closed":
         breaker.enter().failed()
-    assert breaker.opens_in() == 5
+    assert breaker.figures()["opens_in"] == 5
 
 
 def test_a_dropped_probe_frees_its_place(clock: Clock) -> None:
@@ -235,7 +236,7 @@ def test_a_dropped_probe_frees_its_place(clock: Clock) -> None:
     breaker = opened(clock)
     clock.now += 5
     breaker.enter().dropped()
-    assert breaker.opens_in() == 0.0
+    assert breaker.figures()["opens_in"] == 0.0
     breaker.enter().succeeded()
     assert breaker.state == "closed"
 
@@ -266,7 +267,7 @@ def test_a_slow_probe_that_succeeds_closes(clock: Clock) -> None:
     slow = breaker.enter()
     clock.now += 6
     breaker.enter().failed()
-    assert breaker.opens_in() == 10
+    assert breaker.figures()["opens_in"] == 10
     slow.succeeded()
     assert breaker.state == "closed"
 
@@ -279,9 +280,9 @@ def test_of_two_probes_only_one_failure_doubles(clock: Clock) -> None:
     clock.now += 5
     second = breaker.enter()
     first.failed()
-    assert breaker.opens_in() == 10
+    assert breaker.figures()["opens_in"] == 10
     second.failed()
-    assert breaker.opens_in() == 10
+    assert breaker.figures()["opens_in"] == 10
 
 
 def test_a_forced_try_is_always_let_through(clock: Clock) -> None:
@@ -289,14 +290,14 @@ def test_a_forced_try_is_always_let_through(clock: Clock) -> None:
     breaker = opened(clock)
     for _ in range(5):
         breaker.enter(force=True).failed()
-    assert breaker.opens_in() == 5
+    assert breaker.figures()["opens_in"] == 5
     clock.now += 5
     probe = breaker.enter(force=True)  # its time has come: it is the probe
     with pytest.raises(CircuitOpenError):
         breaker.enter()
     breaker.enter(force=True).dropped()
     probe.failed()
-    assert breaker.opens_in() == 10
+    assert breaker.figures()["opens_in"] == 10
     breaker.enter(force=True).succeeded()
     assert breaker.state == "closed"
 
@@ -407,7 +408,7 @@ def test_no_order_of_events_blocks_it_for_good(data: st.DataObject) -> None:
             case "pass":
                 clock.now += data.draw(st.floats(0, 40))
             case "enter" | "force" as how:
-                if breaker.opens_in() == 0.0 or how == "force":
+                if breaker.figures()["opens_in"] == 0.0 or how == "force":
                     permits.append(breaker.enter(force=how == "force"))
                 else:
                     with pytest.raises(CircuitOpenError):
@@ -415,9 +416,9 @@ def test_no_order_of_events_blocks_it_for_good(data: st.DataObject) -> None:
             case how if permits:
                 permit = permits.pop(data.draw(st.integers(0, len(permits) - 1)))
                 {"good": permit.succeeded, "bad": permit.failed, "drop": permit.dropped}[how]()
-        assert 0 <= breaker.opens_in() <= 60
+        assert 0 <= breaker.figures()["opens_in"] <= 60
     clock.now += 60.0
-    assert breaker.opens_in() == 0.0
+    assert breaker.figures()["opens_in"] == 0.0
     breaker.enter().succeeded()
     assert breaker.state == "closed"
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from llmkit.breaker import soonest_to_close
 from llmkit.errors import AllModelsFailedError, ErrorCode, InvalidRequestError, LLMError
 from llmkit.log import brief, get_logger
 from llmkit.scope import CallInterrupted, Scope, current_scope
@@ -126,14 +127,15 @@ def in_turn(
             waiting = _larger(candidates, waiting, candidates[at].window())
         if waiting:
             _note_step(note, candidates[at].name, candidates[waiting[0]].name, failure)
-    soonest = _soonest_to_close(failures, len(candidates))
-    if soonest is not None:  # all circuits are open: better to ask one than none
+    soonest = soonest_to_close([error for _, error in failures])
+    if soonest is not None and len(failures) == len(candidates):
+        at = failures[soonest][0]
         try:
-            return soonest, candidates[soonest].ask(True)
+            return at, candidates[at].ask(True)
         except LLMError as error:
             if _ends_all(error, leads_on):
                 raise
-            failures = [(at, error if at == soonest else open_) for at, open_ in failures]
+            failures[soonest] = at, error
     if len(failures) == 1:
         raise failures[0][1]
     raise _all_failed(candidates, failures) from failures[-1][1]
@@ -175,18 +177,6 @@ def _larger(
         return waiting
     windows = {at: candidates[at].window() for at in waiting}
     return [at for at, size in windows.items() if size is None or size > window]
-
-
-def _soonest_to_close(failures: list[tuple[int, Exception]], models: int) -> int | None:
-    """Returns whose circuit closes first, if those of all models are open."""
-    times = {
-        at: error.retry_after or 0.0
-        for at, error in failures
-        if isinstance(error, LLMError) and error.code is ErrorCode.LLM_CIRCUIT_OPEN
-    }
-    if models < 2 or len(times) < models:
-        return None
-    return min(times, key=lambda at: times[at])
 
 
 def _note_step(note: Note | None, failed: str, following: str, error: LLMError) -> None:

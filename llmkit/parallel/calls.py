@@ -80,8 +80,8 @@ def stream_in_race(
     """
     parts, call, head_starts = _line_up(targets, request, hedge_after, streamed=True)
 
-    def begin(part: ModelCall) -> tuple[ModelCall, Begun]:
-        return part, part.begin_fresh(call.scope)
+    def begin(part: ModelCall, forced: bool) -> tuple[ModelCall, Begun]:
+        return part, part.begin_fresh(call.scope, forced)
 
     def discard(late: tuple[ModelCall, Begun]) -> None:
         part, begun = late
@@ -124,13 +124,13 @@ def _racers(
     call: LogicalCall,
     parts: Sequence[ModelCall],
     head_starts: Sequence[float | None],
-    run: Callable[[ModelCall], T],
+    run: Callable[[ModelCall, bool], T],
 ) -> list[Racer[T]]:
     def racer(part: ModelCall, head_start: float | None) -> Racer[T]:
-        def take_part() -> T:
-            if part is not parts[0]:  # which was asked first of all
+        def take_part(forced: bool) -> T:
+            if part not in call.asked:
                 call.asked.append(part)
-            return run(part)
+            return run(part, forced)
 
         return Racer(part.adapter.model, take_part, head_start, part.adapter.provider)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from llmkit.breaker import soonest_to_close
 from llmkit.errors import AllModelsFailedError, ErrorCode, LLMError
 from llmkit.log import get_logger
 from llmkit.parallel.arrivals import Arrivals
@@ -28,14 +30,15 @@ class Racer(Generic[T]):
 
     Attributes:
         name: What it is called: its model.
-        run: Does it, on a thread of its own, inside a Scope of its own.
+        run: Does it, on a thread of its own, inside a Scope of its own; told whether it has to be
+            done although its circuit is open.
         head_start: Seconds after which the next one starts, if this one has not arrived; None
             starts the next one at once.
         provider: Its model's provider, for its errors; None without one.
     """
 
     name: str
-    run: Callable[[], T]
+    run: Callable[[bool], T]
     head_start: float | None = None
     provider: str | None = None
 
@@ -120,8 +123,18 @@ class _Race(Generic[T]):
         if good is None:
             if self._around.cancelled:  # the racers were quicker to say so
                 self._around.check("waiting for the first of several models")
-            raise self._all_failed()
+            good = self._ask_all_the_same()
         return good
+
+    def _ask_all_the_same(self) -> tuple[int, T]:
+        """Asks one whose circuit is open, if those of all are."""
+        at = soonest_to_close([self._errors.get(at) for at in range(len(self._racers))])
+        if at is not None:
+            try:
+                return at, self._racers[at].run(True)
+            except LLMError as error:
+                self._errors[at] = error
+        raise self._all_failed()
 
     def _next_arrival(self) -> _Arrival[T] | None:
         """Waits for a racer; returns None when the next one shall start first."""
@@ -141,8 +154,7 @@ class _Race(Generic[T]):
         if arrival.error is not None:
             self._errors[arrival.at] = arrival.error
             if not self._around.cancelled:
-                name = self._racers[arrival.at].name
-                get_logger("parallel").warning("%s failed in a race: %s", name, arrival.error)
+                self._log_failure(arrival.at, arrival.error)
         elif arrival.result is not None:
             if self._is_good(arrival.result):
                 return arrival.at, arrival.result
@@ -151,6 +163,11 @@ class _Race(Generic[T]):
             else:
                 self._drop(arrival.result)
         return None
+
+    def _log_failure(self, at: int, error: LLMError) -> None:
+        # The breaker has given its warning, once; from then on each race would.
+        level = logging.INFO if error.code is ErrorCode.LLM_CIRCUIT_OPEN else logging.WARNING
+        get_logger("parallel").log(level, "%s failed in a race: %s", self._racers[at].name, error)
 
     def _hear_last_words(self, interruption: CallInterrupted) -> tuple[int, T] | None:
         """Takes in what the racers bring whose time has just ended."""
@@ -188,7 +205,7 @@ class _Race(Generic[T]):
         try:
             with scope.entered():
                 scope.check("starting")  # it may be over before this thread got going
-                arrival.result = self._racers[at].run()
+                arrival.result = self._racers[at].run(False)
         except LLMError as error:
             arrival.error = error
         except CallInterrupted as interruption:

@@ -176,8 +176,11 @@ class ModelCall:
             )
         return self._delivered(reply)
 
-    def answer_alone(self) -> Completion:
+    def answer_alone(self, forced: bool = False) -> Completion:
         """Gets an answer from the model, whoever else asks it the same, and keeps it: a racer's.
+
+        Args:
+            forced: Whether the model is asked although its circuit is open.
 
         Returns:
             The answer, with its cost and warnings.
@@ -186,7 +189,7 @@ class ModelCall:
             LLMError: The last try's error.
             CallInterrupted: The Scope ended outside of a try.
         """
-        reply = self._ask(forced=False)
+        reply = self._ask(forced)
         self._keep(reply)
         return self._delivered(reply)
 

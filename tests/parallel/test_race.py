@@ -24,6 +24,7 @@ from llmkit import (
     BaseLLMAdapter,
     Budget,
     CallRecord,
+    CircuitOpenError,
     Client,
     Completion,
     ErrorCode,
@@ -335,7 +336,7 @@ def test_a_cancel_from_another_thread_ends_a_race(server: ProviderServer) -> Non
 def test_a_cancel_is_never_everybodys_failure() -> None:
     """However fast the racers notice a cancel, it is said as one."""
 
-    def waits() -> None:
+    def waits(forced: bool) -> None:
         scope = current_scope()
         assert scope is not None
         scope.sleep(30)
@@ -568,6 +569,47 @@ def _no_import(adapter: VendorAdapter) -> None:
     raise AssertionError("the key is looked for first")
 
 
+def open_circuits(server: ProviderServer) -> None:
+    """Lets the circuit of each vendor's model open."""
+    server.answer = Answer(status=503)
+    for each in field(server):
+        for _ in range(10):
+            with pytest.raises(LLMError):
+                Client().complete("hi", model=each, max_retries=0)
+        with pytest.raises(CircuitOpenError):
+            Client().complete("hi", model=each, max_retries=0)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_a_race_of_open_circuits_asks_one_model(server: ProviderServer, streamed: bool) -> None:
+    """Where no model may be asked, the one that may be next is, rather than none."""
+    open_circuits(server)
+    before = len(server.requests)
+    with pytest.raises(AllModelsFailedError) as caught:
+        Client().race("hi", field(server), max_retries=0)
+    codes = [error.code for error in caught.value.errors]
+    assert codes.count(ErrorCode.LLM_CIRCUIT_OPEN) == 2
+    assert codes.count(ErrorCode.LLM_PROVIDER_ERROR) == 1
+    assert len(server.requests) == before + 1
+    server.answer = Answer("well again")
+    if streamed:
+        assert "".join(Client().race_stream("hi", field(server)).text_stream) == "well again"
+    else:
+        reply = Client().race("hi", field(server))
+        assert reply.text == "well again"
+        assert len(reply.attempts) == 1
+    assert len(server.requests) == before + 2
+
+
+def test_a_race_of_one_model_leaves_its_open_circuit_alone(server: ProviderServer) -> None:
+    """As a plain call does: there a fallback was not asked for."""
+    open_circuits(server)
+    before = len(server.requests)
+    with pytest.raises(CircuitOpenError):
+        Client().race("hi", field(server)[:1], max_retries=0)
+    assert len(server.requests) == before
+
+
 @pytest.mark.parametrize("keywords", [{"model": "x"}, {"fallbacks": []}, {"max_token": 5}])
 def test_keywords_that_a_race_does_not_have_are_refused(
     keywords: dict[str, Any], server: ProviderServer
@@ -733,7 +775,7 @@ def test_a_race_gets_on_without_threads(monkeypatch: pytest.MonkeyPatch) -> None
         return start(task, name)
 
     monkeypatch.setattr(llmkit.parallel.racing, "start", scarce)
-    racers = [Racer("one", lambda: 1), Racer("two", lambda: 2)]
+    racers = [Racer("one", lambda _: 1), Racer("two", lambda _: 2)]
     limit = 1
     assert race(racers, lambda result: True) == (1, 2)
     refused.clear()
@@ -746,7 +788,7 @@ def test_results_that_do_not_win_are_discarded_once() -> None:
     """Every result but the winner's is handed to `discard`, however late it comes."""
     for _ in range(200):
         dropped: list[int] = []
-        racers = [Racer(str(number), lambda number=number: number + 1) for number in range(6)]  # type: ignore[misc]
+        racers = [Racer(str(number), lambda _, number=number: number + 1) for number in range(6)]  # type: ignore[misc]
         at, won = race(racers, lambda result: result > 3, dropped.append)
         assert won == at + 1 > 3
         assert wait_until(lambda: len(race_threads()) == 0)
@@ -760,11 +802,11 @@ def test_what_comes_after_the_finish_is_discarded() -> None:
     released = threading.Event()
     dropped: list[int] = []
 
-    def late() -> int:
+    def late(forced: bool) -> int:
         released.wait(10)
         return 2
 
-    racers = [Racer("late", late), Racer("quick", lambda: 1)]
+    racers = [Racer("late", late), Racer("quick", lambda _: 1)]
     assert race(racers, lambda result: True, dropped.append) == (1, 1)
     assert not dropped
     released.set()

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from llmkit.errors import CircuitOpenError, ErrorCode, InvalidRequestError
+from llmkit.breaker.sliding_window import SlidingWindow
+from llmkit.errors import CircuitOpenError, ErrorCode, InvalidRequestError, LLMError
 from llmkit.log import brief, get_logger, redact
 from llmkit.process_local import ProcessLocal
 
@@ -26,6 +27,7 @@ __all__ = [
     "breaker_states",
     "counts",
     "reset_breakers",
+    "soonest_to_close",
 ]
 
 State = Literal["closed", "open", "half_open"]
@@ -40,9 +42,6 @@ FAILURE_CODES = frozenset(
         ErrorCode.LLM_RATE_LIMIT,
     }
 )
-
-# Into how many parts a window is cut; it moves on by one of them at a time.
-SLOTS = 10
 
 # Breakers that a process keeps; model names may come from a program's own users.
 MAX_BREAKERS = 1024
@@ -138,7 +137,7 @@ class CircuitBreaker:
         self.model = model
         self._failure_share = failure_share
         self._min_calls = min_calls
-        self._window = _Window(window)
+        self._window = SlidingWindow(window)
         self._first_cool_down = cool_down
         self._longest_cool_down = max(cool_down, longest_cool_down)
         self._cool_down = cool_down
@@ -161,11 +160,6 @@ class CircuitBreaker:
         if half_opens_at is None:
             return "closed"
         return "open" if self._clock() < half_opens_at else "half_open"
-
-    def opens_in(self) -> float:
-        """Returns the seconds until it would let a try through; 0.0 when it does now."""
-        with self._lock:
-            return self._time_left(self._clock())
 
     def refusal(self, after: float = 0.0) -> str | None:
         """Says why no try will be let through for a while; None when one may be.
@@ -300,45 +294,6 @@ class CircuitBreaker:
             log.info("%s answers again", name)
 
 
-class _Window:
-    """Counts the tries of the last seconds, at a constant cost: slot by slot, not one by one."""
-
-    __slots__ = ("_failures", "_slot", "_tries", "_width", "failures", "length", "tries")
-
-    def __init__(self, length: float) -> None:
-        self.length = length
-        self._width = length / SLOTS
-        self.clear()
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._tries = [0] * SLOTS
-        self._failures = [0] * SLOTS
-        self._slot = -SLOTS  # the newest one, counted from the clock's zero
-        self.tries = 0
-        self.failures = 0
-
-    def move_to(self, now: float) -> None:
-        """Leaves out what has become too old."""
-        newest = int(now // self._width)
-        for slot in range(max(self._slot, newest - SLOTS) + 1, newest + 1):
-            place = slot % SLOTS
-            self.tries -= self._tries[place]
-            self.failures -= self._failures[place]
-            self._tries[place] = self._failures[place] = 0
-        self._slot = max(self._slot, newest)
-
-    def add(self, now: float, good: bool) -> None:
-        """Counts a try."""
-        self.move_to(now)
-        place = self._slot % SLOTS
-        self._tries[place] += 1
-        self.tries += 1
-        if not good:
-            self._failures[place] += 1
-            self.failures += 1
-
-
 _Address = tuple[str, str, str | None]
 _breakers: ProcessLocal[dict[_Address, CircuitBreaker]] = ProcessLocal(dict)
 
@@ -373,6 +328,25 @@ def breaker_states() -> dict[str, dict[str, Any]]:
         f"{provider}:{model}" + ("" if address is None else f" {redact(address)}"): each.figures()
         for (provider, model, address), each in tuple((_breakers.peek() or {}).items())
     }
+
+
+def soonest_to_close(errors: Sequence[BaseException | None]) -> int | None:
+    """Finds whom to ask where nobody may be asked: better one try than none.
+
+    Args:
+        errors: What each of several models failed of; None for one that did not fail.
+
+    Returns:
+        The number, from 0, of the one whose circuit closes first, if those of all are open.
+    """
+    waits = [
+        error.retry_after or 0.0
+        for error in errors
+        if isinstance(error, LLMError) and error.code is ErrorCode.LLM_CIRCUIT_OPEN
+    ]
+    if len(errors) < 2 or len(waits) < len(errors):
+        return None
+    return waits.index(min(waits))
 
 
 def reset_breakers() -> None:
