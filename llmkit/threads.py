@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import TypeVar
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "Once",
     "TooManyThreadsError",
     "detached_count",
-    "executor",
     "run_detached",
     "start",
 ]
@@ -114,16 +113,6 @@ def start(
             on_end()
         raise TooManyThreadsError(str(error)) from error
     return future
-
-
-def executor(max_workers: int, name: str) -> ThreadPoolExecutor:
-    """Makes an executor for tasks that obey a Scope.
-
-    Args:
-        max_workers: How many run at a time.
-        name: What its threads are called, behind `llmkit-`.
-    """
-    return ThreadPoolExecutor(max_workers, thread_name_prefix=f"llmkit-{name}")
 
 
 def detached_count() -> int:

@@ -27,6 +27,9 @@ STRATEGIES = ("default", "cheapest", "fastest", "largest_context")
 # Models to try after the first, where FALLBACK_LLM names none.
 FALLBACKS = 2
 
+# The part of a model's window that a stand-in has at least: vendors count differently anyway.
+ABOUT_AS_LARGE = 0.9
+
 # Successes from which a measured latency counts for more than the registry's judgement.
 ENOUGH = 5
 
@@ -86,7 +89,8 @@ def select_models(
             `estimated_tokens` (of prompt and answer: the context window must hold them) and
             `max_cost` (USD for so many tokens of input). None asks for nothing.
         strategy: "default": PRIMARY_LLM (or the default model of the first provider that has a key)
-            and FALLBACK_LLM, or else their nearest alternatives; "cheapest": by the prices of input
+            and FALLBACK_LLM, or else the nearest alternatives, of other providers where they have
+            keys; "cheapest": by the prices of input
             and output; "fastest": by the latencies measured in this process, or else by the
             registry's judgement; "largest_context". Equal ones keep the registry's order.
 
@@ -138,17 +142,35 @@ def _by_default(task: _Task, requested: str | None) -> list[str]:
 
 
 def _alternative(model: str, task: _Task, chosen: list[str]) -> str | None:
-    exclude = [model, *chosen]
+    """Finds a model to stand in, if possible of a provider that does not fail with the others."""
+    chain = [model, *chosen]
+    providers = {_full_name(name).partition(":")[0] for name in chain}
+    of_theirs = [name for each in providers for name in list_available_models(provider=each)]
+    return _nearest(model, task, [*chain, *of_theirs]) or _nearest(model, task, chain)
+
+
+def _nearest(model: str, task: _Task, tried: list[str]) -> str | None:
+    exclude, window = list(tried), _window(model, task)
+    wanted = task.capabilities or None
     while True:
         try:
             other = find_alternative_model(
-                model, task.capabilities or None, exclude, configured_only=True
+                model, wanted, exclude, min_token_limit=window, configured_only=True
             )
         except ModelNotFoundError:
             return None
         if other is None or (_may_be_chosen(get_model_info(other)) and _may_fit(task, other)):
             return other
         exclude.append(other)
+
+
+def _window(model: str, task: _Task) -> int | None:
+    """Returns the tokens that a stand-in has to take; None when nothing is known of them."""
+    try:
+        own = get_model_info(model).context_window
+    except ModelNotFoundError:
+        own = None
+    return task.tokens or (None if own is None else int(own * ABOUT_AS_LARGE))
 
 
 def _sorted_by(strategy: str, task: _Task) -> list[str]:

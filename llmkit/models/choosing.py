@@ -118,18 +118,19 @@ def find_alternative_model(
     required_capabilities: Iterable[str] | None = None,
     exclude: Iterable[str] = (),
     *,
+    min_token_limit: int | None = None,
     configured_only: bool = False,
 ) -> str | None:
     """Finds a model to use instead of another.
 
     For embeddings that means new vectors for everything: those of two models can't be compared.
 
-    It can do what is required, its window is known to be at least as large (where that of `model`
-    is known), and it can be had: not retired, open to everybody, served by an interface that this
-    version speaks, and named in ENABLED_MODELS where that is set. Among those, in this order: the
-    successor that the registry names; a model that doesn't end within 60 days; one of the same
-    provider; the nearest quality, rather better than worse; the nearest price (input and output
-    together, today); the registry's order. Equal questions get equal answers.
+    It can do what is required, its window is known to be large enough, and it can be had: not
+    retired, open to everybody, served by an interface that this version speaks, and named in
+    ENABLED_MODELS where that is set. Among those, in this order: the successor that the registry
+    names; a model that doesn't end within 60 days; one of the same provider; the nearest quality,
+    rather better than worse; the nearest price (input and output together, today); the registry's
+    order. Equal questions get equal answers.
 
     Args:
         model: The model to replace: known, or unknown of a known provider ("openai:brand-new-9").
@@ -137,6 +138,8 @@ def find_alternative_model(
             whether a request can be answered: chat, embeddings, streaming, tools,
             structured_output, vision, pdf, audio, video.
         exclude: Models that were tried already, by any of their names.
+        min_token_limit: Tokens that the context window has at least; None means as many as that of
+            `model`, where it is known.
         configured_only: Leaves out providers whose key is not set. Those that run on the user's
             own machine need none.
 
@@ -153,13 +156,14 @@ def find_alternative_model(
         raise not_found(model, known)
     words = _words(required_capabilities, known)
     wanted = info.capabilities & _ESSENTIAL if required_capabilities is None else words
+    window = info.context_window if min_token_limit is None else min_token_limit
     settings = get_settings()
     tried = {info.full_name, *_full_names(exclude, known)}
     fit = [
         other
         for other in _usable(known, settings)
         if wanted <= other.capabilities
-        and (info.context_window is None or (other.context_window or 0) >= info.context_window)
+        and (window is None or (other.context_window or 0) >= window)
         and not (other.retired() or other.limited_access or other.api == "responses")
         and other.full_name not in tried
         and (not configured_only or _is_configured(other.provider, settings))
