@@ -9,12 +9,9 @@ from hypothesis import HealthCheck, settings
 
 import llmkit.pipeline.tries
 import llmkit.settings
-from llmkit.breaker import CircuitBreaker, reset_breakers
-from llmkit.cache import close_caches
-from llmkit.performance import get_performance_tracker
-from llmkit.rate_limits import reset_rate_limits
-from llmkit.retry import RetryBudget, reset_retry_budgets
-from llmkit.testing import ProviderServer
+from llmkit.breaker import CircuitBreaker
+from llmkit.retry import RetryBudget
+from llmkit.testing import ProviderServer, reset_state
 
 # A busy machine makes examples slow: that is no fault of the code under test.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -75,11 +72,7 @@ def clean_settings(
 @pytest.fixture(autouse=True)
 def fresh_figures() -> None:
     """What one test's calls have taught the process changes nothing for the next."""
-    get_performance_tracker().reset()
-    reset_retry_budgets()
-    reset_breakers()
-    reset_rate_limits()
-    close_caches()
+    reset_state()
 
 
 @pytest.fixture

@@ -142,6 +142,17 @@ class BaseLLMAdapter(CallReader, ABC):
             self.initialized = True
         return True
 
+    def asks_like(self, other: BaseLLMAdapter) -> bool:
+        """Says whether another adapter asks the same model at the same place with the same key.
+
+        Args:
+            other: The other one.
+        """
+        return self is other or (
+            (self.provider, self.model, self.api_base, self._api_key)
+            == (other.provider, other.model, other.api_base, other._api_key)
+        )
+
     def load_ahead(self) -> None:
         """Begins to load what a first call needs, without waiting for it; here, nothing."""
 

@@ -214,7 +214,7 @@ class Asking:
             names = (self._settings or get_settings()).fallback_llm
         chain = [first]
         for adapter in map(self.adapter, names):
-            if not any(_same(adapter, each) for each in chain):
+            if not any(adapter.asks_like(each) for each in chain):
                 chain.append(adapter)
         return chain
 
@@ -318,9 +318,3 @@ def _checked_names(
 def _joined(own: Sequence[R], further: Sequence[R]) -> tuple[R, ...]:
     """Returns both, each once: nobody is to be told, or to pay, twice."""
     return (*own, *(each for each in further if each not in own))
-
-
-def _same(one: BaseLLMAdapter, other: BaseLLMAdapter) -> bool:
-    return one is other or (
-        (one.provider, one.model, one.api_base) == (other.provider, other.model, other.api_base)
-    )

@@ -551,6 +551,18 @@ def test_one_model_is_asked_once_under_all_its_names(servers: Servers) -> None:
     assert len(servers[0].requests) == 1
 
 
+def test_one_model_with_another_key_is_a_fallback(servers: Servers) -> None:
+    """A second account of the same vendor's is asked when the first has used up its quota."""
+    servers[0].script(Answer(status=429, error_code="insufficient_quota"), Answer("paid"))
+    url = servers[0].base_url("openai")
+    keys = ("sk-first-0123456789", "sk-second-0123456789", "sk-second-0123456789")
+    first, second, again = (get_adapter("gpt-6-luna", api_key=key, api_base=url) for key in keys)
+    reply = Client(fallbacks=[second, again]).complete("hi", model=first)
+    assert reply.text == "paid"
+    sent = [request.headers["authorization"] for request in servers[0].requests]
+    assert sent == [f"Bearer {key}" for key in keys[:2]]
+
+
 def test_the_settings_name_the_chain(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     """FALLBACK_LLM is the chain of every call that doesn't name another; an empty list is none."""
     for number, vendor in enumerate(VENDORS):
