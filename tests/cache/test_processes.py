@@ -39,6 +39,19 @@ def answered(process: subprocess.Popen[str]) -> int:
     return int(stats["errors"] + stats["skipped"])
 
 
+def next_at_work(
+    running: list[subprocess.Popen[str]], provider: asking.Provider
+) -> subprocess.Popen[str]:
+    """Waits until one of the processes is in the middle of several calls, whichever is first."""
+    limit = time.monotonic() + 20
+    while time.monotonic() < limit:
+        for process in running:
+            if provider.under_way[process.pid] >= 3:
+                return process
+        time.sleep(0.002)
+    raise AssertionError(f"no process makes calls: {provider.under_way}")
+
+
 def test_four_processes_pay_for_each_question_once(url: str, provider: asking.Provider) -> None:
     """4 processes of 16 threads that ask the same 100 questions at once make 100 calls."""
     running = [asking.start(url, provider, THREADS, QUESTIONS) for _ in range(PROCESSES)]
@@ -57,16 +70,13 @@ def test_a_killed_process_costs_no_more_than_its_own_calls(
     running = [asking.start(url, provider, THREADS, QUESTIONS) for _ in range(PROCESSES)]
     for process in running:
         asking.begin(process)
-    victims = running[:2]
-    for victim in victims:
-        limit = time.monotonic() + 20
-        while provider.under_way[victim.pid] < 3:
-            assert time.monotonic() < limit
-            time.sleep(0.002)
+    for _ in range(2):
+        victim = next_at_work(running, provider)
+        running.remove(victim)
         with victim:
             victim.kill()
             victim.communicate(timeout=20)
-    failures = sum(answered(process) for process in running[2:])
+    failures = sum(answered(process) for process in running)
     assert set(provider.asked) == {f"q{n}" for n in range(QUESTIONS)}
     assert provider.lost
     again = sum(
