@@ -165,6 +165,24 @@ class ProviderServer:
             raise ValueError(f"ProviderServer speaks openai, anthropic and gemini, not {vendor!r}")
         return self.url + "/v1" if vendor == "openai" else self.url
 
+    def environment(self) -> dict[str, str]:
+        """Returns the variables that make llmkit ask this server instead of every vendor.
+
+            os.environ.update(server.environment())  # before anything reads the settings
+            subprocess.run(command, env={**os.environ, **server.environment()})
+
+        Settings that were read before don't change: `llmkit.reload_settings()` reads them again.
+        An HTTP_PROXY in the environment would be asked for this server, too, as for any other.
+
+        Raises:
+            RuntimeError: It was never started.
+        """
+        variables = {}
+        for vendor in ("openai", "anthropic", "gemini"):
+            variables[f"LLMKIT_{vendor.upper()}_API_KEY"] = "fake"
+            variables[f"LLMKIT_{vendor.upper()}_API_BASE"] = self.base_url(vendor)
+        return variables
+
     @property
     def answer(self) -> AnswerSource:
         """What it answers to every request that no script covers; may be set at any time."""

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from llmkit import Client
 from llmkit.testing import Answer, ProviderServer
 from tests.network_faults import tls_authority
 from tests.testing.http_clients import (
@@ -58,6 +59,20 @@ def test_addresses_name_the_host_and_port(host: str) -> None:
         assert server.base_url("anthropic") == server.base_url("gemini") == server.url
         with pytest.raises(ValueError, match="not 'cohere'"):
             server.base_url("cohere")  # type: ignore[arg-type] # what the test is about
+
+
+@pytest.mark.parametrize("model", ["gpt-6-luna", "claude-haiku-5-5", "gemini-3.8-flash"])
+def test_its_environment_puts_it_in_every_vendors_place(
+    server: ProviderServer, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is given the variables asks this server, whichever vendor it means."""
+    monkeypatch.setenv("OPENAI_API_KEY", "real")  # and never sends a real key there
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    server.answer = Answer("from loopback")
+    assert Client(model).complete("Hi").text == "from loopback"
+    assert server.requests[-1].model == model
+    assert "real" not in str(server.requests[-1].headers)
 
 
 def _has_ipv6() -> bool:
