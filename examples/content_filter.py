@@ -1,18 +1,15 @@
 """A content filter of one's own, as middleware: no prompt and no answer passes against the policy.
 
-It asks a provider on loopback, so it runs as it stands. To ask a real one, leave the server and
-`api_base` out.
+python examples/content_filter.py [--fake]
 """
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from typing import TypeVar
 
 from llmkit import Client, Completion, ContentFilterError, Request, Stream, get_logger
-from llmkit.testing import Answer, ProviderServer
 
 POLICY = {
     "card-number": re.compile(r"\b(?:\d[ -]?){15}\d\b"),
@@ -42,19 +39,17 @@ def content_filter(request: Request, call_next: Callable[[Request], Reply]) -> R
     return reply
 
 
-def main() -> None:
-    with ProviderServer(Answer("Buy it from ACME.")) as server:
-        os.environ["LLMKIT_OPENAI_API_BASE"] = server.base_url("openai")
-        os.environ["LLMKIT_OPENAI_API_KEY"] = "any"
-        with Client(model="openai:gpt-6-luna", middleware=[content_filter]) as client:
-            for prompt in ("My card is 4111 1111 1111 1111.", "Where do I get a new anvil?"):
-                try:
-                    print(client.complete(prompt))
-                except ContentFilterError as error:
-                    print(f"refused: {error.category}, after {len(server.requests)} requests")
-            server.answer = Answer("At the smithy.")
-            print(client.complete("Where else?"))
-
-
 if __name__ == "__main__":
-    main()
+    from _fake import prepare
+
+    prepare("Buy it from ACME.", "At the smithy.")
+    client = Client(middleware=[content_filter])
+    for prompt in (
+        "My card is 4111 1111 1111 1111.",
+        "Where do I get a new anvil?",
+        "Where else do I get one?",
+    ):
+        try:
+            print(client.complete(prompt, max_tokens=40, timeout=20))
+        except ContentFilterError as error:
+            print(f"{error.message}: {error.category}")
