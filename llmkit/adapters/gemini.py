@@ -189,7 +189,7 @@ class GeminiAdapter(VendorAdapter):
     def _count_exactly(self, request: Request) -> TokenCount:
         # The SDK refuses system instructions here, so they are counted as a turn of the user's,
         # whose framing may differ by a few tokens.
-        contents = [_say_message(message) for message in request.messages]
+        contents: list[Any] = [_say_message(message) for message in request.messages]
         with readable(), self._vendor_errors():
             reply = self._client().models.count_tokens(model=request.model, contents=contents)
         count = read_count({"totalTokens": reply.total_tokens}, "totalTokens")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from google import genai
@@ -155,9 +156,10 @@ def test_gemini_reads_the_side_routes(server: ProviderServer, gemini_client: gen
     assert gemini_client.models.get(model="gemini-x").name == "models/gemini-x"
     counted = gemini_client.models.count_tokens(model="gemini-x", contents="Hi")
     assert counted.total_tokens == 7
+    texts: list[Any] = ["a", "b"]  # the SDK's own union of lists takes no list[str]
     made = gemini_client.models.embed_content(
         model="gemini-embedding-001",
-        contents=["a", "b"],
+        contents=texts,
         config=genai_types.EmbedContentConfig(output_dimensionality=3),
     )
     assert made.embeddings is not None
