@@ -5,6 +5,8 @@ python examples/error_handling.py [--fake]
 With --fake each of the questions meets another fault.
 """
 
+from typing import Any
+
 from llmkit import Client, ErrorCode, LLMError, get_logger
 
 from _fake import Answer, prepare
@@ -21,7 +23,7 @@ logger = get_logger("example")
 client = Client(timeout=20)
 
 
-def answer(question: str, **options: object) -> str:
+def answer(question: str, **options: Any) -> str:
     """Returns an answer, or what to tell the user instead."""
     try:
         return client.complete(question, max_tokens=40, **options).text

@@ -6,18 +6,26 @@ It is in this process's memory; LLMKIT_CACHE_URL=redis://… or sqlite:///… pu
 behind it.
 """
 
-from llmkit import Client, cache_result, cached, get_cache
+from llmkit import Client, Completion, cache_result, cached, get_cache
 
 from _fake import prepare
 
 prepare("Paris.", "It is Paris.", "Paris, of course.")
 
 client = Client()
-# An answer that max_tokens cut off would not be kept, and would not replace one that was.
-question = {"prompt": "What is the capital of France?", "max_tokens": 200}
-for options in ({}, {}, {"use_cache": False}, {"use_cache": "refresh"}, {}):
-    reply = client.complete(**question, **options)
-    print(f"{options or 'as always'}: {reply.text!r} from {reply.cached or reply.provider}")
+QUESTION = "What is the capital of France?"
+
+
+def show(reply: Completion) -> None:
+    print(f"{reply.text!r} from {reply.cached or reply.provider}")
+
+
+show(client.complete(QUESTION, max_tokens=200))
+show(client.complete(QUESTION, max_tokens=200))  # the same answer, for nothing
+show(client.complete(QUESTION, max_tokens=200, use_cache=False))  # a fresh one, not kept
+show(client.complete(QUESTION, max_tokens=200, use_cache="refresh"))  # a fresh one, kept
+show(client.complete(QUESTION, max_tokens=200))
+# An answer that max_tokens cut off is not kept, and replaces none.
 
 # Any JSON value, under a key of your own.
 cache = get_cache()
@@ -27,7 +35,7 @@ page["title"] = "Snow"  # what you get is yours: the cached value stays as it wa
 print(cache.get("example:page:42"), cache.get("example:page:43", default="no such page"))
 print("deleted:", cache.delete("example:page:42"))
 
-cache_result("example:answer", reply.to_dict())  # the same as get_cache().set(…)
+cache_result("example:page:44", {"title": "Fog"})  # short for get_cache().set(…)
 
 
 # A function of your own, called once for the same arguments, also by threads that come at once.

@@ -38,7 +38,8 @@ def work() -> None:
             return
         try:
             with running.entered():
-                print(client.complete(f"Tell me a very long story of {hero}.", max_tokens=1500))
+                story = client.complete(f"Tell me a very long story of {hero}.", temperature=0)
+            print(story)
         except CancelledError:
             jobs.put(hero)
             return
