@@ -1,9 +1,7 @@
 """How the examples run without a key. Your own code needs nothing of this.
 
-python examples/simple_generation.py            asks the vendor whose key is set, in the
-environment or in .env; without any key, the
-embedded model
-python examples/simple_generation.py --fake     asks a provider on loopback
+`python examples/simple_generation.py` asks the vendor whose key is set, in the environment or in
+.env; without any key, the embedded model. With `--fake` it asks a provider on loopback.
 """
 
 from __future__ import annotations

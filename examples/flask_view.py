@@ -14,6 +14,11 @@ app = Flask(__name__)
 client = llmkit.Client()  # one for all threads; it opens nothing before the first call
 
 DEADLINE = 20  # seconds; gunicorn kills a worker that is silent for 30
+STATUS = {
+    llmkit.ErrorCode.LLM_RATE_LIMIT: 503,
+    llmkit.ErrorCode.LLM_CIRCUIT_OPEN: 503,
+    llmkit.ErrorCode.LLM_TIMEOUT: 504,
+}
 
 
 @app.get("/ask")
@@ -37,12 +42,10 @@ def stream() -> Response:
 @app.errorhandler(llmkit.LLMError)
 def failed(error: llmkit.LLMError) -> tuple[Response, int]:
     app.logger.warning("%s", error)
-    busy = isinstance(error, llmkit.RateLimitError | llmkit.CircuitOpenError)
-    status = 503 if busy else 504 if isinstance(error, llmkit.LLMTimeoutError) else 502
     response = jsonify(error=error.code)
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(round(error.retry_after))
-    return response, status
+    return response, STATUS.get(error.code, 502)
 
 
 if __name__ == "__main__":

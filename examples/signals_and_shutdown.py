@@ -10,6 +10,7 @@ import os
 import queue
 import signal
 import threading
+from types import FrameType
 
 from llmkit import CancelledError, Client, Scope, initialize_llm_module
 
@@ -19,8 +20,15 @@ prepare(Answer("The end.", delay=30))
 
 # Cancelling this ends the calls in it, and refuses the ones that would begin afterwards.
 running = Scope()
-signal.signal(signal.SIGTERM, lambda number, frame: running.cancel("told to stop"))
-# llmkit's own handlers close everything, and then do what was done before: the line above.
+
+
+def stop(number: int, frame: FrameType | None) -> None:
+    running.cancel("told to stop")
+
+
+signal.signal(signal.SIGTERM, stop)
+signal.signal(signal.SIGINT, stop)
+# llmkit's own handlers close everything, and then call those that were there before.
 initialize_llm_module(install_signal_handlers=True)
 
 jobs: queue.Queue[str] = queue.Queue()

@@ -3,7 +3,8 @@
 python examples/tracker_by_hand.py [--fake]
 
 The tracker belongs to the process and sees every call of every Client. Calls that you make in
-another way can be told to it; `select_models(strategy="fastest")` and hedged races then know them.
+another way can be told to it; where the registry knows the model, `select_models` with the strategy
+"fastest" and hedged races take them into account.
 """
 
 import time
