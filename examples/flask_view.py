@@ -34,9 +34,8 @@ def stream() -> Response:
     # Its first chunk is here before the status is sent, so that an error gets its own status.
     # No `with deadline` around what is sent later: a stream's time is its own argument.
     answer = client.stream(request.args["q"], max_tokens=200, timeout=DEADLINE)
-    response = Response(answer.text_stream, mimetype="text/plain")
-    response.call_on_close(answer.close)  # a reader who leaves ends the vendor's work, too
-    return response
+    # A reader who leaves ends the vendor's work, too: Flask closes what it sends.
+    return Response(answer.text_stream, mimetype="text/plain")
 
 
 @app.errorhandler(llmkit.LLMError)

@@ -16,7 +16,7 @@ from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.threads import Once
 from llmkit.types import Chunk, Completion
 
-__all__ = ["ChunkSource", "Stream"]
+__all__ = ["ChunkSource", "Stream", "TextStream"]
 
 # What an adapter gives: chunks, and at their end the whole completion as the return value.
 ChunkSource = Generator[Chunk, None, Completion]
@@ -100,9 +100,9 @@ class Stream:
         return "".join(self._texts)
 
     @property
-    def text_stream(self) -> Iterator[str]:
-        """The rest of the answer as plain texts."""
-        return (chunk.text for chunk in self)
+    def text_stream(self) -> TextStream:
+        """The rest of the answer as plain texts, as a web framework's response takes them."""
+        return TextStream(self)
 
     @property
     def completion(self) -> Completion:
@@ -187,3 +187,28 @@ class Stream:
         if self._ended.is_first():
             self._scope.close_held()
             self._on_end(outcome)
+
+
+class TextStream:
+    """The texts of a stream, one for each chunk.
+
+    A web framework closes what it sends when the browser has gone; that closes the stream.
+
+    Args:
+        stream: The stream.
+    """
+
+    __slots__ = ("_stream",)
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        return next(self._stream).text
+
+    def close(self) -> None:
+        """Ends the stream and frees its connection; a no-op at its end."""
+        self._stream.close()

@@ -30,6 +30,18 @@ FALLBACKS = 2
 # The part of a model's window that a stand-in has at least: vendors count differently anyway.
 ABOUT_AS_LARGE = 0.9
 
+# Providers that need no key, so that a model of theirs is chosen only where a setting names it.
+AT_HOME = ("local", "ollama", "vllm")
+
+_UNFIT = (
+    "no model fits: none of a provider whose key is set can do what task_context asks for "
+    "(see `llmkit models`)"
+)
+_NONE = (
+    "no model can be chosen: no provider's key is set (such as OPENAI_API_KEY), and no setting "
+    "names a model on this machine (PRIMARY_LLM, FALLBACK_LLM or ENABLED_MODELS)"
+)
+
 # Successes from which a measured latency counts for more than the registry's judgement.
 ENOUGH = 5
 
@@ -81,7 +93,7 @@ def select_models(
     """Chooses the model to ask first, and those to ask when it fails.
 
     Only models are chosen that can be had: current ones, of providers whose key is set (a model on
-    the user's own machine only where ENABLED_MODELS names it).
+    the user's own machine only where a setting names it).
 
     Args:
         requested_model: The model to ask first, whatever the strategy; None lets it choose.
@@ -90,9 +102,9 @@ def select_models(
             `max_cost` (USD for so many tokens of input). None asks for nothing.
         strategy: "default": PRIMARY_LLM (or the default model of the first provider that has a key)
             and FALLBACK_LLM, or else the nearest alternatives, of other providers where they have
-            keys; "cheapest": by the prices of input
-            and output; "fastest": by the latencies measured in this process, or else by the
-            registry's judgement; "largest_context". Equal ones keep the registry's order.
+            keys; "cheapest": by the prices of input and output; "fastest": by the latencies
+            measured in this process, or else by the registry's judgement; "largest_context". Equal
+            ones keep the registry's order.
 
     Returns:
         The first model's name, and the others' in their order.
@@ -116,10 +128,7 @@ def select_models(
         by_full_name.setdefault(_full_name(name), name)
     names = list(by_full_name.values())
     if not names:
-        raise ConfigurationError(
-            "no model fits: none of a provider whose key is set can do what task_context asks for "
-            "(see `llmkit models`)"
-        )
+        raise ConfigurationError(_UNFIT if task_context else _NONE)
     return names[0], names[1:] if strategy == "default" else names[1 : 1 + FALLBACKS]
 
 
@@ -187,8 +196,13 @@ def _may_be_chosen(info: ModelInfo) -> bool:
     """Leaves out what nobody asked for: small models at home, and what can't be called."""
     if info.limited_access or info.api != "chat":
         return False
-    at_home = info.provider in ("local", "ollama", "vllm")
-    return not at_home or get_settings().enabled_models is not None
+    if info.provider not in AT_HOME:
+        return True
+    settings = get_settings()
+    named = (settings.primary_llm or "", *settings.fallback_llm)
+    return settings.enabled_models is not None or any(
+        _full_name(name) == f"{info.provider}:{info.name}" for name in named if name
+    )
 
 
 def _may_fit(task: _Task, name: str) -> bool:

@@ -70,6 +70,18 @@ def test_break_and_close_free_the_connection(any_server: ProviderServer, vendor:
         _ = stream.completion
 
 
+def test_closing_the_texts_closes_the_stream(any_server: ProviderServer) -> None:
+    """A web framework closes what it was given to send, and knows nothing of the stream."""
+    any_server.answer = STALLED
+    stream = adapter("openai", any_server.base_url("openai")).stream("hi")
+    texts = stream.text_stream
+    assert next(iter(texts))
+    texts.close()
+    assert_freed(any_server)
+    with pytest.raises(CancelledError):
+        next(texts)
+
+
 @pytest.mark.parametrize("vendor", VENDORS)
 def test_a_stream_that_was_read_keeps_its_connection(
     any_server: ProviderServer, vendor: Vendor

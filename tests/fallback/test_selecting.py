@@ -219,6 +219,17 @@ def test_without_any_key_there_is_no_model(monkeypatch: pytest.MonkeyPatch) -> N
             select_models(strategy=strategy)
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_model_at_home_is_chosen_where_a_setting_names_it(
+    strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PRIMARY_LLM is enough of a wish; no key is needed."""
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.delenv("GEMINI_API_KEY")
+    use(monkeypatch, PRIMARY_LLM="local:")
+    assert [info.provider for info in infos(strategy=strategy)] == ["local"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "names"),
     [
