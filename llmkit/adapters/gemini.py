@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -17,6 +18,7 @@ from llmkit.adapters.wire import (
     end_mark_missing,
     lay_over,
     read_count,
+    read_event,
     read_json,
     readable,
     text_of,
@@ -37,11 +39,16 @@ __all__ = ["GeminiAdapter"]
 BASE_URL = "https://generativelanguage.googleapis.com"
 API_VERSION = "v1"  # the SDK's own default; aliases such as *-latest need v1beta
 
+# Names that stand in the URL as they are; what the SDK makes of others is left to it.
+_PLAIN_NAME = re.compile(r"\w+([.-]\w+)*", re.ASCII)
+
 
 class GeminiAdapter(VendorAdapter):
     """A Gemini model.
 
-    The SDK has no way to send a custom request, so its typed methods are used.
+    A request that is all in this library's words is sent by the step in which the SDK's typed
+    methods end: what these do before and after costs more than the request itself, and most of
+    it once per message. One with the SDK's own parameters goes by the typed methods.
 
     Args:
         model: The model's bare name.
@@ -142,11 +149,9 @@ class GeminiAdapter(VendorAdapter):
         if request.reasoning_effort is not None:
             config["thinking_config"] = {"thinking_level": request.reasoning_effort.upper()}
         lay_over(config, request.vendor_parameters)
-        if request.extra_body or request.extra_headers:
-            config["http_options"] = {
-                "extra_body": dict(request.extra_body) or None,
-                "headers": dict(request.extra_headers) or None,
-            }
+        options = self._http_options(request)
+        if options is not None:
+            config["http_options"] = options
         return {
             "model": request.model,
             "contents": [_say_message(message) for message in request.turns],
@@ -154,10 +159,54 @@ class GeminiAdapter(VendorAdapter):
             "config": self._import_sdk().types.GenerateContentConfig(**config),
         }
 
+    def _body(self, request: Request) -> dict[str, Any]:
+        """Says the request in Google's own JSON, as the SDK's typed methods would send it."""
+        body: dict[str, Any] = {"contents": [_say_message(message) for message in request.turns]}
+        if request.system_text:
+            body["systemInstruction"] = {"parts": [{"text": request.system_text}], "role": "user"}
+        effort = request.reasoning_effort
+        config = {
+            name: value
+            for name, value in (
+                ("temperature", request.temperature),
+                ("topP", request.top_p),
+                ("maxOutputTokens", request.max_tokens),
+                ("stopSequences", list(request.stop) or None),
+                ("seed", request.seed),
+                ("thinkingConfig", {"thinkingLevel": effort.upper()} if effort else None),
+            )
+            if value is not None
+        }
+        if config:
+            body["generationConfig"] = config
+        return body
+
+    def _http_options(self, request: Request) -> types.HttpOptions | None:
+        """Returns what a request adds to its body and headers; None for nothing."""
+        if not request.extra_body and not request.extra_headers:
+            return None
+        options: types.HttpOptions = self._import_sdk().types.HttpOptions(
+            extra_body=dict(request.extra_body) or None,
+            headers=dict(request.extra_headers) or None,
+        )
+        return options
+
+    def _send(self, request: Request, *, stream: bool) -> Any:
+        """Sends a request; returns the SDK's reply, or an iterator of such for a stream."""
+        client = self._client()
+        if request.vendor_parameters or not _PLAIN_NAME.fullmatch(request.model):
+            arguments = self._arguments(request, stream=stream)
+            if stream:
+                return client.models.generate_content_stream(**arguments)
+            return client.models.generate_content(**arguments).sdk_http_response
+        path = f"models/{request.model}:"
+        path += "streamGenerateContent?alt=sse" if stream else "generateContent"
+        send = client._api_client.request_streamed if stream else client._api_client.request
+        return send("post", path, self._body(request), self._http_options(request))
+
     def _generate_text(self, request: Request) -> Completion:
         with self._vendor_errors():
-            arguments = self._arguments(request, stream=False)
-            reply = self._client().models.generate_content(**arguments).sdk_http_response
+            reply = self._send(request, stream=False)
         headers = (reply.headers if reply else None) or {}
         raw = read_json((reply.body if reply else None) or "", _header(headers, "content-type"))
         if raw.get("error"):
@@ -170,8 +219,7 @@ class GeminiAdapter(VendorAdapter):
 
     def _stream_text(self, request: Request) -> ChunkSource:
         with self._vendor_errors():
-            arguments = self._arguments(request, stream=True)
-            events = self._read_events(self._client().models.generate_content_stream(**arguments))
+            events = self._read_events(self._send(request, stream=True))
             answer = _Answer(self)
             for event in events:
                 with readable(billed=event.get("usageMetadata")):
@@ -195,9 +243,7 @@ class GeminiAdapter(VendorAdapter):
         count = read_count({"totalTokens": reply.total_tokens}, "totalTokens")
         return TokenCount(count, estimated=bool(request.system_text))
 
-    def _read_events(
-        self, events: Iterator[types.GenerateContentResponse]
-    ) -> Iterator[dict[str, Any]]:
+    def _read_events(self, events: Iterator[Any]) -> Iterator[dict[str, Any]]:
         """Reads a stream's events; whatever the SDK makes of one that is not Google's JSON.
 
         It puts U+FFFD for bytes that are not UTF-8, as nothing here can tell from the model's own.
@@ -214,9 +260,13 @@ class GeminiAdapter(VendorAdapter):
                     ) from warning
                 if event is None:
                     return
-                reply = event.sdk_http_response
-                check_stream_type(_header((reply.headers if reply else None) or {}, "content-type"))
-                fields = event.model_dump(mode="json", by_alias=True, exclude_none=True)
+                typed = getattr(event, "sdk_http_response", None)
+                headers = (typed or event).headers or {}
+                check_stream_type(_header(headers, "content-type"))
+                if typed is None:
+                    fields = read_event(event.body)
+                else:
+                    fields = event.model_dump(mode="json", by_alias=True, exclude_none=True)
             yield fields
 
     def _ping(self) -> None:
@@ -304,8 +354,8 @@ def _say_part(part: str | Image) -> dict[str, Any]:
     if isinstance(part, str):
         return {"text": part}
     if part.url is not None:
-        return {"file_data": {"file_uri": part.url}}
-    return {"inline_data": {"mime_type": part.media_type, "data": part.data}}
+        return {"fileData": {"fileUri": part.url}}
+    return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
 
 
 def _read_usage(usage: Mapping[str, Any]) -> Usage:

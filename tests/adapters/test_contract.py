@@ -176,9 +176,8 @@ class AdapterContract:
         body = server.requests[0].json
         if self.case.wire == "gemini":
             text, inline, remote = body["contents"][0]["parts"]
-            # The SDK's own spelling; Google's JSON takes either.
-            data, kind = inline["inlineData"]["data"], inline["inlineData"]["mime_type"]
-            url = remote["fileData"]["file_uri"]
+            data, kind = inline["inlineData"]["data"], inline["inlineData"]["mimeType"]
+            url = remote["fileData"]["fileUri"]
         elif self.case.wire == "anthropic":
             text, inline, remote = body["messages"][0]["content"]
             data, kind = inline["source"]["data"], inline["source"]["media_type"]

@@ -33,23 +33,27 @@ def test_an_answer_instead_of_a_stream_is_taken(server: ProviderServer, case: Ca
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_word_that_googles_sdk_does_not_know(server: ProviderServer, stream: bool) -> None:
-    """The SDK warns of it in streams; where warnings are errors, that is an LLMError, asked once.
+    """The SDK warns of it where its types read a stream; warnings made errors are LLMErrors.
 
-    A plain reply does not go through the SDK's types.
+    Only a stream with the SDK's own parameters goes through the SDK's types.
     """
     server.answer = Answer("x", finish_reason="MOONSET")
     adapter = GEMINI.adapter(server)
     if stream:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            streamed = adapter.stream("hi")
+            streamed = adapter.stream("hi", top_k=3)
             assert list(streamed.text_stream) == ["x"]
         assert any("MOONSET" in note for note in streamed.completion.warnings)
         assert any("MOONSET" in str(warning.message) for warning in caught)
         server.answer = Answer("", finish_reason="MOONSET")
         with pytest.raises(ProviderError, match="MOONSET") as refused:
-            adapter.stream("hi")
+            adapter.stream("hi", top_k=3)
         assert len(refused.value.attempts) == 1
+        server.answer = Answer("x", finish_reason="MOONSET")
+        raw = adapter.stream("hi")
+        assert list(raw.text_stream) == ["x"]
+        assert any("MOONSET" in note for note in raw.completion.warnings)
     else:
         assert any("MOONSET" in note for note in adapter.generate("hi").warnings)
 

@@ -136,18 +136,39 @@ def test_anthropic_gets_what_create_sends(server: ProviderServer, stream: bool) 
 @pytest.mark.parametrize("stream", [False, True])
 def test_gemini_gets_what_generate_content_sends(server: ProviderServer, stream: bool) -> None:
     """URL, headers and body are those of `models.generate_content` with the same settings."""
-    adapter = GEMINI.adapter(server)
-    list(adapter.stream("hi", max_tokens=9)) if stream else adapter.generate("hi", max_tokens=9)
+    adapter = GEMINI.adapter(server, model="gemini-of-tomorrow")
+    asked: dict[str, Any] = {
+        "max_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop_sequences": ["END"],
+        "seed": 7,
+        "system": "Be brief.",
+        "extra_body": {"generationConfig": {"topK": 3}},
+        "extra_headers": {"x-team": "blue"},
+    }
+    list(adapter.stream("hi", **asked)) if stream else adapter.generate("hi", **asked)
     client = genai.Client(api_key=KEY, http_options={"base_url": server.url})
-    config: Any = {"max_output_tokens": 9}
+    config: Any = {
+        "max_output_tokens": 9,
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "stop_sequences": ["END"],
+        "seed": 7,
+        "system_instruction": "Be brief.",
+        "http_options": {
+            "extra_body": {"generationConfig": {"topK": 3}},
+            "headers": {"x-team": "blue"},
+        },
+    }
     if stream:
         list(
             client.models.generate_content_stream(
-                model="gemini-2.5-flash", contents="hi", config=config
+                model="gemini-of-tomorrow", contents="hi", config=config
             )
         )
     else:
-        client.models.generate_content(model="gemini-2.5-flash", contents="hi", config=config)
+        client.models.generate_content(model="gemini-of-tomorrow", contents="hi", config=config)
     ours, theirs = server.requests
     assert _essence(ours) == _essence(theirs)
     client.close()
