@@ -21,6 +21,7 @@ from llmkit.adapters.wire import (
     read_event,
     read_instead_of_stream,
     read_json,
+    read_part,
     readable,
     sse_events,
 )
@@ -100,7 +101,7 @@ class CustomRequestAdapter(VendorAdapter):
         answer = self._begin_answer()
         began = False
         with self._vendor_errors():
-            events = sse_events(response.iter_bytes())
+            events = sse_events(response.iter_raw())  # decompressed by the pool already
             for name, data in events:
                 if data == b"[DONE]":
                     break
@@ -112,8 +113,7 @@ class CustomRequestAdapter(VendorAdapter):
                     # Said by a finish reason, it would be an answer that was cut off, too.
                     answer.cut_off(error.category or "content_filter")
                     break
-                with readable(billed=event.get("usage")):
-                    text = answer.add(event)
+                text = read_part(answer.add, event, "usage")
                 if text:
                     began = True
                     yield Chunk(text)

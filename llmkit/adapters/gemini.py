@@ -20,6 +20,7 @@ from llmkit.adapters.wire import (
     read_count,
     read_event,
     read_json,
+    read_part,
     readable,
     text_of,
 )
@@ -222,8 +223,7 @@ class GeminiAdapter(VendorAdapter):
             events = self._read_events(self._send(request, stream=True))
             answer = _Answer(self)
             for event in events:
-                with readable(billed=event.get("usageMetadata")):
-                    text = answer.add(event)
+                text = read_part(answer.add, event, "usageMetadata")
                 if text:
                     yield Chunk(text)
                 if answer.finish is not None and answer.usage:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "read_event",
     "read_instead_of_stream",
     "read_json",
+    "read_part",
     "readable",
     "sse_events",
     "text_of",
@@ -161,6 +162,30 @@ def end_mark_missing(mark: str) -> ProviderError:
 _UNREADABLE = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
 
 
+def _unreadable(error: Exception, billed: object) -> ProviderError:
+    return ProviderError(
+        f"the reply does not have the expected form ({type(error).__name__}: {error})",
+        retryable=False if billed else None,
+    )
+
+
+def read_part(add: Callable[[Mapping[str, Any]], str], event: dict[str, Any], usage: str) -> str:
+    """Adds one event of a stream to an answer: `readable`, without its cost for each chunk.
+
+    Args:
+        add: Takes the event and returns the text in it.
+        event: The event.
+        usage: The name under which an event counts tokens; one that does came whole.
+
+    Raises:
+        ProviderError: A field of the event is missing or mistyped.
+    """
+    try:
+        return add(event)
+    except _UNREADABLE as error:
+        raise _unreadable(error, event.get(usage)) from error
+
+
 @contextmanager
 def readable(*, billed: object = None) -> Iterator[None]:
     """Turns a missing or mistyped field of a reply into a `ProviderError`.
@@ -172,10 +197,7 @@ def readable(*, billed: object = None) -> Iterator[None]:
     try:
         yield
     except _UNREADABLE as error:
-        raise ProviderError(
-            f"the reply does not have the expected form ({type(error).__name__}: {error})",
-            retryable=False if billed else None,
-        ) from error
+        raise _unreadable(error, billed) from error
 
 
 def text_of(value: object) -> str:
