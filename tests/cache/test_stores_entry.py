@@ -29,7 +29,7 @@ def test_an_entry_comes_back(text: str, moments: tuple[float, float]) -> None:
 
 def test_large_entries_are_compressed() -> None:
     """Prose takes a part of its size, noise no more than its own, and short texts are left."""
-    prose = Entry("a word and another one " * 200, 1.0, 2.0)
+    prose = Entry("a word and another one " * 1000, 1.0, 2.0)
     assert len(pack(prose)) < 500
     assert unpack(pack(prose)) == prose
     short = Entry("a" * COMPRESSED_ABOVE, 1.0, 2.0)
