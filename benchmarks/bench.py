@@ -80,8 +80,26 @@ class Scale:
     memory_peers: int
 
 
-FULL = Scale(9, 100, 9, 3, 2.0, 5, 100_000, 10_000)
-QUICK = Scale(3, 30, 2, 1, 0.5, 1, 1_000, 1_000)
+FULL = Scale(
+    rounds=7,
+    calls=60,
+    starts=5,
+    thread_rounds=3,
+    seconds=1.5,
+    races=5,
+    memory=100_000,
+    memory_peers=5_000,
+)
+QUICK = Scale(
+    rounds=3,
+    calls=20,
+    starts=1,
+    thread_rounds=1,
+    seconds=0.5,
+    races=1,
+    memory=1_000,
+    memory_peers=200,
+)
 
 
 @dataclass(frozen=True)

@@ -108,14 +108,19 @@ def to_markdown(about: Mapping[str, Any], figures: Sequence[Figure]) -> str:
 def table(figure: Figure) -> list[str]:
     """Writes a figure as a Markdown table, and its notes below."""
     better = "more is better" if figure.more_is_better else "less is better"
-    compared = f" to {figure.baseline}" if figure.baseline else ""
-    if set(figure.baselines.values()) - {figure.baseline}:
-        compared = ""
-    lines = [f"| {better} | ratio{compared} (min-max) | {figure.unit} (min-max) |", "|---|---|---|"]
+    own = set(figure.baselines.values()) - {figure.baseline}
+    compared = f" to {figure.baseline}" if figure.baseline and not own else ""
+    head = [better, f"ratio{compared} (min-max)", f"{figure.unit} (min-max)"]
+    rows = [head, ["---"] * len(head)]
     for row in figure.samples:
-        baseline = figure.baselines.get(row, figure.baseline)
-        ratio = "1" if baseline == row else show(figure.ratio(row), 2)
-        lines.append(f"| {row} | {ratio} | {show(figure.value(row))} |")
+        is_baseline = figure.baselines.get(row, figure.baseline) == row
+        ratio = "1" if is_baseline else show(figure.ratio(row), 2)
+        rows.append([row, ratio, show(figure.value(row))])
+    if figure.baseline is None:
+        rows = [[row, value] for row, _, value in rows]
+    lines = [
+        "|" + "|".join(row) + "|" if "---" in row else f"| {' | '.join(row)} |" for row in rows
+    ]
     notes = [f"- {row}: {note}" for row, note in figure.notes.items()]
     return [*lines, "", *notes] if notes else lines
 
@@ -145,7 +150,7 @@ def summary(figures: Sequence[Figure]) -> list[str]:
         f"| to the openai SDK | {' | '.join(shown.values())} |",
         "|---" * (len(shown) + 1) + "|",
     ]
-    for row in rows:
+    for row in sorted(rows, key=lambda row: not row.startswith("llmkit")):
         cells = {key: _short(known[key], row) for key in shown}
         if any(cell != NONE for key, cell in cells.items() if key != "import"):
             lines.append(f"| {row} | {' | '.join(cells.values())} |")

@@ -172,10 +172,10 @@ class Session:
         self.complete(count=warm)
         gc.collect()
         before = resident()
-        for _ in range(count // 1000):
-            self.complete(count=1000)
+        for _ in range(count // 100):
+            self.complete(count=100)
         gc.collect()
-        return {"before": before, "after": resident(), "count": count // 1000 * 1000}
+        return {"before": before, "after": resident(), "count": count // 100 * 100}
 
     @property
     def _calls(self) -> Calls:

@@ -74,8 +74,8 @@ def cached_answers(bench: Bench, redis_url: str) -> list[Figure]:
     url = f"{bench.url}/delay-{LATE}"
     folder = bench.folder
     stores: list[tuple[str, Contender, dict[str, Any]]] = [
-        ("llmkit, SQLite", LLMKIT, {"cache": "sqlite", "store": f"sqlite:///{folder}/start.db"}),
-        ("llmkit, Redis", LLMKIT, {"cache": "redis", "store": redis_url}),
+        ("llmkit, SQLite", LLMKIT, {"cache": "url", "store": f"sqlite:///{folder}/start.db"}),
+        ("llmkit, Redis", LLMKIT, {"cache": "url", "store": redis_url}),
         ("litellm, disk", LITELLM, {"cache": "disk", "store": f"{folder}/start"}),
         ("litellm, Redis", LITELLM, {"cache": "redis", "store": redis_url}),
     ]

