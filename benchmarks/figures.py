@@ -85,7 +85,7 @@ def threads(bench: Bench) -> list[Figure]:
             turns = {row: functools.partial(turn, row) for row in workers}
             alternate(figure, bench.scale.thread_rounds, turns, warm=0)
             figure.notes.update(
-                {row: f"{count:.0f} calls failed" for row, count in failed.items() if count}
+                {row: f"failed calls: {count:.0f}" for row, count in failed.items() if count}
             )
             figures.append(figure)
     return figures
@@ -131,7 +131,7 @@ def hits(bench: Bench, redis_url: str) -> list[Figure]:
 def races(bench: Bench) -> list[Figure]:
     """Measures a race of a model that takes 30 ms and one that takes 3,000 ms."""
     figure = Figure(
-        "race", "A race of 30 ms against 3,000 ms, beyond the fast call alone", "ms", "openai"
+        "race", "A race of 30 ms against 3,000 ms, beyond the fast call alone", "ms", None
     )
     figure.notes["how"] = (
         "openai by a thread pool and FIRST_COMPLETED, litellm by batch_completion_models; "

@@ -158,12 +158,12 @@ def summary(figures: Sequence[Figure]) -> list[str]:
 
 
 def show(measured: Spread | None, digits: int | None = None) -> str:
-    """Writes a spread, with so many decimals; None for as many as its size needs."""
+    """Writes a spread, with so many decimals; None for as many as its size needs, a count none."""
     if measured is None:
         return NONE
     if digits is None:
         size = abs(measured.median)
-        digits = 0 if size >= 100 else 1 if size >= 10 else 2
+        digits = 0 if size >= 100 or isinstance(size, int) else 1 if size >= 10 else 2
     median, least, most = (f"{each:,.{digits}f}" for each in measured)
     return median if least == most == median else f"{median} ({least}-{most})"
 

@@ -80,6 +80,7 @@ def test_a_table_without_a_baseline_has_no_ratios() -> None:
         (Spread(1234.5, 1000.0, 2000.0), "1,234 (1,000-2,000)"),
         (Spread(12.34, 12.34, 12.34), "12.3"),
         (Spread(0.123, 0.1, 0.2), "0.12 (0.10-0.20)"),
+        (Spread(54, 54, 54), "54"),
         (None, "\N{EN DASH}"),
     ],
 )
