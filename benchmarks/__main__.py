@@ -43,7 +43,7 @@ NAMED = {
 def main(arguments: Sequence[str] | None = None) -> None:
     """Builds what is missing, measures, and writes the results."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="less of everything, 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="less of everything, 3 to 5 minutes")
     parser.add_argument("--cache-dir", type=Path, help="where the virtual environments are kept")
     parser.add_argument("--output", type=Path, default=RESULTS, help="where the results go")
     parser.add_argument("--only", default=",".join(FIGURES), help=f"of {', '.join(FIGURES)}")

@@ -91,14 +91,14 @@ FULL = Scale(
     memory_peers=5_000,
 )
 QUICK = Scale(
-    rounds=3,
-    calls=20,
+    rounds=2,
+    calls=12,
     starts=1,
     thread_rounds=1,
-    seconds=0.5,
+    seconds=0.3,
     races=1,
-    memory=1_000,
-    memory_peers=200,
+    memory=500,
+    memory_peers=100,
 )
 
 
