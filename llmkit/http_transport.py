@@ -1,8 +1,7 @@
 """The HTTP transport under every SDK: a gate, pooled connections, and replies of bounded size.
 
-Built from the public parts of httpcore2 and httpx2. The gate stands before httpcore2's own queue,
-which can't be woken: it is first come first served, bounded by the Scope, and held until the reply
-is closed.
+Built from the public parts of httpcore2 and httpx2. The gate is first come first served, bounded by
+the Scope, and held until the reply is closed; httpcore2's own queue can't be woken.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ import collections
 import ssl
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import cast
 
 import httpcore2
 import httpx2
 
 from llmkit.errors import ErrorCode
+from llmkit.http_connections import Connections
 from llmkit.network import ScopedBackend
 from llmkit.reply_headers import tell
 from llmkit.scope import current_scope, interruption
@@ -128,8 +128,8 @@ class PooledTransport(httpx2.BaseTransport):
         self._keepalive = keepalive
         self._max_body = max_body
         self._proxy_for = proxy_for
-        self._pools: dict[str | None, httpcore2.ConnectionPool] = {}
-        self._routes: dict[tuple[bytes, bytes, int | None], httpcore2.ConnectionPool] = {}
+        self._pools: dict[str | None, Connections] = {}
+        self._routes: dict[tuple[bytes, bytes, int | None], Connections] = {}
         # Replies that were closed before their end, perhaps by the garbage collector in the midst
         # of a pool's own work: their pools' books are put right by the next request.
         self._unread: collections.deque[httpcore2.Response] = collections.deque()
@@ -178,9 +178,9 @@ class PooledTransport(httpx2.BaseTransport):
         self.backend.abandon()
 
     def _connections(self) -> list[httpcore2.ConnectionInterface]:
-        return [entry for pool in tuple(self._pools.values()) for entry in pool.connections]
+        return [connection for pool in tuple(self._pools.values()) for connection in pool]
 
-    def _pool_for(self, url: httpx2.URL) -> httpcore2.ConnectionPool:
+    def _pool_for(self, url: httpx2.URL) -> Connections:
         # Asking the environment costs as much as half a request: it is asked once per host.
         host = (url.raw_scheme, url.raw_host, url.port)
         pool = self._routes.get(host)
@@ -191,18 +191,16 @@ class PooledTransport(httpx2.BaseTransport):
             self._routes[host] = pool
         return pool
 
-    def _build_pool(self, proxy: str | None) -> httpcore2.ConnectionPool:
-        kind = httpcore2.ConnectionPool if proxy is None else _ProxiedPool
-        return kind(
+    def _build_pool(self, proxy: str | None) -> Connections:
+        route = httpcore2.ConnectionPool(
             ssl_context=self._ssl_context,
             proxy=None if proxy is None else _to_proxy(proxy, self._ssl_context),
-            max_connections=None,  # the gate bounds them
-            max_keepalive_connections=self.gate.size,
             keepalive_expiry=self._keepalive,
             # One shutdown would end every stream on a shared HTTP/2 connection.
             http2=False,
             network_backend=self.backend,
         )
+        return Connections(route, most_idle=self.gate.size)
 
     def _settle_unread(self) -> None:
         while self._unread:
@@ -210,36 +208,6 @@ class PooledTransport(httpx2.BaseTransport):
                 self._unread.popleft().close()
             except IndexError:  # another thread was faster
                 return
-
-
-class _ProxiedPool(httpcore2.ConnectionPool):
-    """A pool that forgets a tunnel which did not come about."""
-
-    def create_connection(self, origin: httpcore2.Origin) -> httpcore2.ConnectionInterface:
-        return cast("httpcore2.ConnectionInterface", _Closing(super().create_connection(origin)))
-
-
-class _Closing:
-    """A connection that is closed when a request on it fails.
-
-    httpcore2 does so itself, but for a tunnel that fails after the proxy has agreed to it: this one
-    its pool would keep for good.
-    """
-
-    def __init__(self, connection: httpcore2.ConnectionInterface) -> None:
-        self._connection = connection
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def handle_request(self, request: httpcore2.Request) -> httpcore2.Response:
-        try:
-            return self._connection.handle_request(request)
-        except httpcore2.ConnectionNotAvailable:
-            raise  # another request was faster, and goes on
-        except BaseException:
-            self._connection.close()
-            raise
 
 
 class _Body(httpx2.SyncByteStream):

@@ -1,0 +1,132 @@
+"""Pooled connections: one request at a time on each, and the one used last is used next.
+
+httpcore2's own pool looks at all its connections, and asks the system about each idle one, twice in
+every request: with a hundred threads that is most of what a request costs. It has a queue, too,
+which the gate before it leaves empty. Its connections are used here as they are.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import cast
+
+import httpcore2
+
+__all__ = ["Connections"]
+
+_Idle = collections.deque[httpcore2.ConnectionInterface]
+
+
+class Connections:
+    """The connections that one route makes: direct ones, or those through one proxy.
+
+    Every step rests on single atomic operations of lists and deques, without a lock.
+
+    Args:
+        route: Makes the connections; httpcore2's pool, of which nothing else is used.
+        most_idle: How many idle ones are kept.
+    """
+
+    def __init__(self, route: httpcore2.ConnectionPool, most_idle: int) -> None:
+        self._route = route
+        self._most_idle = most_idle
+        self._all: list[httpcore2.ConnectionInterface] = []
+        self._idle: dict[tuple[bytes, bytes, int], _Idle] = {}
+
+    def __iter__(self) -> Iterator[httpcore2.ConnectionInterface]:
+        return iter(tuple(self._all))
+
+    def handle_request(self, request: httpcore2.Request) -> httpcore2.Response:
+        """Sends a request; its connection is free again when the reply is closed.
+
+        Args:
+            request: The request.
+
+        Returns:
+            The reply, with its body unread.
+        """
+        origin = request.url.origin
+        idle = self._idle.setdefault((origin.scheme, origin.host, origin.port), _Idle())
+        while True:
+            connection = self._take(idle)
+            try:
+                if connection is None:
+                    connection = self._route.create_connection(origin)
+                    self._all.append(connection)
+                reply = connection.handle_request(request)
+            except httpcore2.ConnectionNotAvailable:  # closed meanwhile; nothing was sent
+                self._drop(connection)
+            except BaseException:
+                # As httpcore2 does, but for a tunnel that fails after the proxy has agreed to it.
+                self._drop(connection)
+                raise
+            else:
+                body = cast("Iterable[bytes]", reply.stream)
+                reply.stream = _Turn(body, connection, idle, self)
+                return reply
+
+    def give_back(self, connection: httpcore2.ConnectionInterface, idle: _Idle) -> None:
+        """Keeps a connection whose reply is closed, if it can be used again.
+
+        Args:
+            connection: The connection.
+            idle: Where the idle ones of its origin are.
+        """
+        if connection.is_idle() and not connection.has_expired():
+            idle.append(connection)
+        else:
+            self._drop(connection)
+
+    def _take(self, idle: _Idle) -> httpcore2.ConnectionInterface | None:
+        while True:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                return None
+            if not connection.is_closed() and not connection.has_expired():
+                self._sweep()
+                return connection
+            self._drop(connection)
+
+    def _sweep(self) -> None:
+        """Closes the idle connections that have been so for too long, and those too many."""
+        lines = tuple(self._idle.values())
+        for idle in lines:
+            with contextlib.suppress(IndexError, ValueError):  # another thread was faster
+                while sum(map(len, lines)) > self._most_idle or idle[0].has_expired():
+                    oldest = idle[0]
+                    idle.remove(oldest)
+                    self._drop(oldest)
+
+    def _drop(self, connection: httpcore2.ConnectionInterface | None) -> None:
+        if connection is not None:
+            with contextlib.suppress(ValueError):  # dropped by another thread already
+                self._all.remove(connection)
+            connection.close()
+
+
+class _Turn:
+    """The body of a reply, whose end frees its connection."""
+
+    def __init__(
+        self,
+        body: Iterable[bytes],
+        connection: httpcore2.ConnectionInterface,
+        idle: _Idle,
+        connections: Connections,
+    ) -> None:
+        self._body = body
+        self._connection = connection
+        self._idle = idle
+        self._connections = connections
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        try:
+            self._body.close()  # type: ignore[attr-defined]  # httpcore2's bodies have it
+        finally:
+            self._connections.give_back(self._connection, self._idle)

@@ -1,0 +1,140 @@
+"""Pooled connections: which one is used, which ones are kept, and when they are closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpcore2
+import pytest
+
+from llmkit.http_connections import Connections
+from llmkit.testing import Answer, ProviderServer
+
+MOST_IDLE = 4
+
+
+@pytest.fixture
+def pool() -> Iterator[Connections]:
+    pool = Connections(httpcore2.ConnectionPool(keepalive_expiry=60.0), MOST_IDLE)
+    yield pool
+    for connection in pool:
+        connection.close()
+
+
+@pytest.fixture
+def second_server() -> Iterator[ProviderServer]:
+    with ProviderServer() as server:
+        yield server
+
+
+def open_reply(pool: Connections, server: ProviderServer) -> httpcore2.Response:
+    """Sends a request and leaves its reply unread."""
+    headers = [("host", "127.0.0.1"), ("authorization", "Bearer sk-test")]
+    url = f"{server.base_url('openai')}/models"
+    return pool.handle_request(httpcore2.Request("GET", url, headers=headers))
+
+
+def ask(pool: Connections, server: ProviderServer) -> None:
+    reply = open_reply(pool, server)
+    reply.read()
+    reply.close()
+
+
+def ask_together(pool: Connections, server: ProviderServer, count: int) -> None:
+    """Has as many connections open at once, and leaves them idle."""
+    replies = [open_reply(pool, server) for _ in range(count)]
+    for reply in replies:
+        reply.read()
+        reply.close()
+
+
+def test_the_connection_that_was_used_last_is_used_next(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """Few stay busy, and the others may grow old."""
+    ask_together(pool, server, 3)
+    last = server.requests[2].connection
+    for _ in range(4):
+        ask(pool, server)
+    assert [request.connection for request in server.requests[3:]] == [last] * 4
+    assert server.connections_accepted == 3
+
+
+def test_a_connection_serves_one_request_at_a_time(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """A reply that is still open keeps its connection from others."""
+    first = open_reply(pool, server)
+    ask(pool, server)
+    assert server.connections_accepted == 2
+    first.read()
+    first.close()
+    ask(pool, server)
+    assert server.connections_accepted == 2
+    assert len(list(pool)) == 2
+
+
+def test_no_more_than_so_many_are_kept(
+    pool: Connections, server: ProviderServer, second_server: ProviderServer
+) -> None:
+    """The oldest are closed, of whatever address, by the next request."""
+    ask_together(pool, server, MOST_IDLE)
+    ask_together(pool, second_server, 3)
+    ask(pool, second_server)
+    assert len(list(pool)) <= MOST_IDLE + 1  # the one that was in use came back
+    asked = [request.connection for request in second_server.requests]
+    ask(pool, second_server)
+    assert second_server.requests[-1].connection in asked
+
+
+def test_old_idle_connections_are_closed_by_later_requests(
+    pool: Connections, server: ProviderServer, second_server: ProviderServer
+) -> None:
+    """What a busy minute opened is not kept for ever, though it is never used again."""
+    ask_together(pool, server, 4)
+    assert len(list(pool)) == 4
+    for each in pool:
+        each._connection._expire_at = 0.0  # type: ignore[attr-defined]  # a minute later
+    ask(pool, second_server)
+    ask(pool, second_server)
+    assert len(list(pool)) == 1
+
+
+def test_one_that_the_server_has_closed_is_replaced(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """No request is lost on a connection that has ended meanwhile."""
+    ask(pool, server)
+    server.close()
+    server.start()
+    ask(pool, server)
+    assert len(list(pool)) == 1
+
+
+def test_one_that_was_closed_here_is_replaced(pool: Connections, server: ProviderServer) -> None:
+    """Closing the idle ones, from another thread say, costs no request either."""
+    ask(pool, server)
+    for each in pool:
+        each.close()
+    ask(pool, server)
+    assert len(list(pool)) == 1
+
+
+def test_one_that_did_not_come_about_is_forgotten(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """A refused connect leaves nothing behind."""
+    server.close()
+    for _ in range(3):
+        with pytest.raises(httpcore2.ConnectError):
+            ask(pool, server)
+    assert list(pool) == []
+
+
+def test_a_reply_that_breaks_leaves_no_connection(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """What was not read to its end can't be used again."""
+    server.answer = Answer("x" * 100)
+    open_reply(pool, server).close()
+    assert list(pool) == []
