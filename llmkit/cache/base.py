@@ -284,15 +284,40 @@ class LLMCache(ABC):
 
     @abstractmethod
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
-        """Returns the entry under a key, also one that is stale; None also for a broken store."""
+        """Reads an entry, also one that is stale.
+
+        Args:
+            key: Its key.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            The entry; None when there is none, and when the store is broken: that raises nothing.
+        """
 
     @abstractmethod
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
-        """Stores an entry as it is, in place of any other; returns whether it did."""
+        """Stores an entry as it is, in place of any other.
+
+        Args:
+            key: Its key.
+            entry: The entry.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            Whether it is stored.
+        """
 
     @abstractmethod
     def discard(self, key: str, allowance: Allowance | None = None) -> bool | None:
-        """Removes an entry; returns whether there was one, or None when nobody can say."""
+        """Removes an entry.
+
+        Args:
+            key: Its key.
+            allowance: What the call may spend on shared caches; None for the usual.
+
+        Returns:
+            Whether there was one; None when nobody can say.
+        """
 
     def entry(self, text: str, ttl: float | None = None, stale_ttl: float = 0.0) -> Entry:
         """Makes the entry for a value.
