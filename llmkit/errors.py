@@ -257,6 +257,11 @@ class ProviderError(LLMError):
 class StreamInterruptedError(LLMError):
     """A stream broke after some of its text was handed out.
 
+    Args:
+        message: What happened and what to do.
+        partial_text: The text that had arrived.
+        **facts: The other arguments of `LLMError`.
+
     Attributes:
         partial_text: The text that had arrived.
     """
@@ -272,6 +277,11 @@ class ContentFilterError(LLMError):
     """The vendor, or a filter of one's own, refused to answer because of the content.
 
     An answer of which something came is a `Completion` whose finish reason is "content_filter".
+
+    Args:
+        message: What happened and what to do.
+        category: The vendor's own word for the reason; None when it gave none.
+        **facts: The other arguments of `LLMError`.
 
     Attributes:
         category: The vendor's own word for the reason, the most specific that it said, several
@@ -311,6 +321,11 @@ class CancelledError(LLMError):
 
 class AllModelsFailedError(LLMError):
     """Every model of a chain or race failed.
+
+    Args:
+        message: What happened and what to do.
+        errors: Each model's error, in the order of the models.
+        **facts: The other arguments of `LLMError`.
 
     Attributes:
         errors: Each model's error, in the order of the models.
