@@ -83,7 +83,12 @@ class LLMPerformanceTracker:
                 self._add_failure(figures, str(_own_code(record)))
 
     def record_request(self, model: str, provider: str) -> None:
-        """Counts a request that begins; `record_success` or `record_failure` should follow."""
+        """Counts a request that begins; `record_success` or `record_failure` should follow.
+
+        Args:
+            model: The model.
+            provider: Its provider.
+        """
         with self._lock:
             self._figures(model, provider).requests += 1
 
@@ -110,7 +115,14 @@ class LLMPerformanceTracker:
             figures.unpriced += 1
 
     def record_failure(self, model: str, provider: str, error: object) -> None:
-        """Counts a failure, by the code of an `LLMError`, the class of another, or a text."""
+        """Counts a failure.
+
+        Args:
+            model: The model.
+            provider: Its provider.
+            error: What went wrong: an exception, counted by the code of an `LLMError` or by its
+                class, or a text.
+        """
         if isinstance(error, LLMError):
             name = str(error.code)
         else:
@@ -119,7 +131,13 @@ class LLMPerformanceTracker:
             self._add_failure(self._figures(model, provider), name)
 
     def record_fallback(self, from_model: str, to_model: str, reason: object) -> None:
-        """Counts that `to_model` took over from `from_model`, and why."""
+        """Counts that another model was asked instead of one that failed.
+
+        Args:
+            from_model: The model that failed.
+            to_model: The model that was asked instead.
+            reason: Why: an `ErrorCode`, or a text.
+        """
         with self._lock:
             self._add_fallback(from_model, to_model, reason)
 
