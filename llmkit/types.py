@@ -138,7 +138,15 @@ class Completion:
         return len(_DOCUMENTED_KEYS)
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Reads one of `keys()`, or gives `default`."""
+        """Reads an entry, as `reply[key]` does.
+
+        Args:
+            key: One of `keys()`.
+            default: What to return for any other.
+
+        Returns:
+            The entry, or the default.
+        """
         read = _DOCUMENTED_KEYS.get(key)
         return default if read is None else read(self)
 
