@@ -84,5 +84,12 @@ def register_model(name: str, **facts: Any) -> ModelInfo:
 
 
 def default_model(provider: str) -> str | None:
-    """Returns the model to use when only the provider is known; None when there is none."""
+    """Names the model to use when only the provider is known.
+
+    Args:
+        provider: The provider.
+
+    Returns:
+        The model's bare name; None when the registry names none.
+    """
     return get_registry().defaults.get(provider)

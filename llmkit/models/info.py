@@ -161,7 +161,15 @@ class ModelInfo:
         return (*FIELDS, "token_limit")
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Reads a field by its name, or gives `default`."""
+        """Reads a field, as `info[key]` does.
+
+        Args:
+            key: One of `keys()`.
+            default: What to return for any other.
+
+        Returns:
+            The field's value, or the default.
+        """
         return self[key] if key in self else default  # noqa: SIM401 - this is `get` itself
 
     @property
