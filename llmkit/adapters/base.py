@@ -178,7 +178,7 @@ class BaseLLMAdapter(CallReader, ABC):
             retry_on_failure: Whether a failure is tried again.
             use_cache: True, False, or "refresh" for a fresh answer that replaces the cached one;
                 None takes what the adapter and CACHE_ENABLED say.
-            **kwargs: Anything else that `Client.complete` takes.
+            **kwargs: Anything else that `Client.complete` takes, but `model` and `fallbacks`.
 
         Returns:
             The answer.
@@ -217,7 +217,7 @@ class BaseLLMAdapter(CallReader, ABC):
             top_p: See `generate`.
             stop_sequences: See `generate`.
             retry_on_failure: See `generate`.
-            **kwargs: Anything else that `Client.stream` takes.
+            **kwargs: Anything else that `Client.stream` takes, but `model` and `fallbacks`.
 
         Returns:
             The stream; its first chunk has arrived.
@@ -328,10 +328,37 @@ class BaseLLMAdapter(CallReader, ABC):
 
     @abstractmethod
     def _generate_text(self, request: Request) -> Completion | Mapping[str, Any]:
-        """Makes one HTTP request: the only vendor-specific step of a call."""
+        """Makes one HTTP request: the only vendor-specific step of a call.
+
+        It is called once for each try, inside the call's Scope.
+
+        Args:
+            request: What is asked, as the model takes it.
+
+        Returns:
+            The answer, or a mapping that `Completion.from_mapping` can read.
+
+        Raises:
+            LLMError: The vendor failed; `retryable` decides on further tries, `code` on fallbacks.
+            Exception: Of others, `ConnectionError` and `TimeoutError` are tried again and lead to
+                a fallback; all the rest are mistakes in the program, and passed on as they are.
+        """
 
     def _stream_text(self, request: Request) -> ChunkSource:
-        """Makes one streamed HTTP request; here, for vendors that don't stream, a plain one."""
+        """Makes one streamed HTTP request; here, for vendors that don't stream, a plain one.
+
+        Args:
+            request: What is asked, as the model takes it.
+
+        Yields:
+            The answer's pieces, none of them empty.
+
+        Returns:
+            The whole answer, as the generator's value.
+
+        Raises:
+            LLMError: As in `_generate_text`.
+        """
         answer = read_answer(self, self._generate_text(request))
         if answer.text:
             yield Chunk(answer.text)

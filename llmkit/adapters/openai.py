@@ -34,6 +34,10 @@ class OpenAIAdapter(CustomRequestAdapter):
         api_key: See `BaseLLMAdapter`; likewise the other arguments.
         api_base: The address; one without a path gets `/v1`.
         **kwargs: The other arguments of `BaseLLMAdapter`.
+
+    Raises:
+        ConfigurationError: `provider` is no such row.
+        InvalidRequestError: An argument can't be meant.
     """
 
     sdk_module = "openai"
