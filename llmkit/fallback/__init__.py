@@ -87,7 +87,8 @@ def execute_llm_with_fallback(
         requested_model: The model to ask first; None leaves it to `select_models`.
         task_context: See `select_models`.
         strategy: See `select_models`.
-        **kwargs: Anything that `Client.complete` takes.
+        **kwargs: Anything that `Client.complete` takes, but `model` and `fallbacks`, which
+            `select_models` chooses.
 
     Returns:
         The name of the model that answered, and its answer.
