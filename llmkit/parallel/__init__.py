@@ -48,8 +48,8 @@ def race_models(
         max_tokens: The longest answer; None leaves it to the vendors.
         temperature: 0 to 2; None sends none.
         top_p: 0 to 1; None sends none.
-        additional_params: Anything else that `Client.complete` takes, and `hedge_after`, see
-            `Client.race`.
+        additional_params: Anything else that `Client.complete` takes, but `model` and `fallbacks`,
+            and `hedge_after`, see `Client.race`; None for nothing else.
         timeout: Seconds for the race; None takes REQUEST_TIMEOUT.
         track_metrics: Whether the performance tracker is told.
 
