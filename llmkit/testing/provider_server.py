@@ -153,10 +153,13 @@ class ProviderServer:
         return f"{'http' if self._tls is None else 'https'}://{host}:{self._port}"
 
     def base_url(self, vendor: Vendor) -> str:
-        """What the vendor's SDK takes as its base URL: with `/v1` for OpenAI, else `url`.
+        """Gives what the vendor's SDK takes as its base URL.
 
         Args:
             vendor: `openai`, `anthropic` or `gemini`.
+
+        Returns:
+            The URL, with `/v1` for OpenAI.
 
         Raises:
             ValueError: There is no such vendor.
@@ -198,7 +201,7 @@ class ProviderServer:
         """Adds answers, one for each coming request in order; then the standing answer again.
 
         Args:
-            answers: Answers, or functions of the recorded request. Such a function that raises
+            *answers: Answers, or functions of the recorded request. Such a function that raises
                 makes a 500 whose message names the error.
         """
         with self._lock:
