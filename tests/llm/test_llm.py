@@ -867,10 +867,13 @@ class TestTokenizing:
         assert openai_adapter.tokenize(test_prompt) == tokens
 
     def test_message_counting(self, test_messages: list[dict[str, str]]) -> None:
-        """Messages count more than their texts: their framing is counted, too."""
-        texts = sum(count_tokens("gpt-6-luna", message["content"]) for message in test_messages)
+        """Messages count more than their texts: the framing of each and of the answer counts, too.
 
-        assert count_tokens("gpt-6-luna", test_messages) > texts
+        By OpenAI's published recipe: 3 tokens and its role's one for each message, 3 for the reply.
+        """
+        texts = sum(count_tokens("gpt-4o", message["content"]) for message in test_messages)
+
+        assert count_tokens("gpt-4o", test_messages) == texts + 4 * len(test_messages) + 3
 
     def test_token_limit(self) -> None:
         """A model's window is known by its name."""
@@ -904,6 +907,8 @@ class TestTokenizing:
         assert 100 < count_tokens("gpt-4o", short) <= 200
         assert short.startswith("Answer in one word.")
         assert short.endswith("What colour is the sky?")
+        messages = [{"role": "user", "content": prompt}]
+        assert count_tokens("gpt-4o", optimize_prompt(messages, "gpt-4o", 200)) <= 200
         assert optimize_prompt("Hello", "gpt-4o", 200) == "Hello"
 
 
@@ -918,14 +923,23 @@ class TestModelsAndFactory:
         assert info["token_limit"] >= 200_000
 
     def test_available_models(self) -> None:
-        """Models are listed by what they can do; retired ones are not."""
-        models = list_available_models(
-            required_capabilities=["vision"], min_token_limit=100_000, provider="openai"
+        """Models are listed by provider, by what they can do and hold; retired ones are not."""
+        every = list_available_models()
+        infos = {model: get_model_info(model) for model in every}
+        seeing = [model for model in every if "vision" in infos[model].capabilities]
+        large = [model for model in every if (infos[model].context_window or 0) >= 500_000]
+        both = list_available_models(
+            required_capabilities=["vision"], min_token_limit=500_000, provider="openai"
         )
 
-        assert "gpt-6-luna" in models
-        assert "gpt-4" not in list_available_models()
-        assert all(get_model_info(model).provider == "openai" for model in models)
+        assert list_available_models(required_capabilities=["vision"]) == seeing
+        assert list_available_models(min_token_limit=500_000) == large
+        assert both == [
+            model for model in seeing if model in large and infos[model].provider == "openai"
+        ]
+        assert 0 < len(both) < len(seeing) < len(every) > len(large)
+        assert "gpt-6-luna" in both
+        assert "gpt-4" not in every
 
     def test_unknown_model(self) -> None:
         """A misspelt name is answered with near ones."""
