@@ -1087,6 +1087,7 @@ class TestPerformance:
         self, openai_adapter: BaseLLMAdapter, test_prompt: str, record_property: Any
     ) -> None:
         """Reports the latency of calls against loopback; it asserts no time."""
+        openai_adapter.generate(test_prompt)  # loads the SDK
         latencies = []
         for _ in range(20):
             began = time.perf_counter()
@@ -1095,7 +1096,7 @@ class TestPerformance:
 
         record_property("median_ms", statistics.median(latencies))
         print(f"median {statistics.median(latencies):.2f} ms, longest {max(latencies):.2f} ms")
-        assert get_performance_tracker().get_stats("gpt-6-luna")["requests"] == len(latencies)
+        assert get_performance_tracker().get_stats("gpt-6-luna")["requests"] == 1 + len(latencies)
 
     def test_cache_performance(
         self, llm_cache: LLMCache, openai_adapter: BaseLLMAdapter, record_property: Any
