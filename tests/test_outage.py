@@ -40,6 +40,7 @@ class Call:
     began: float
     ended: float
     attempts: int
+    timed_out: int
     code: ErrorCode | None
 
 
@@ -97,10 +98,11 @@ class Load:
         while not self._over.is_set():
             began, code = time.monotonic(), None
             try:
-                attempts = len(self._call().attempts)
+                attempts = self._call().attempts
             except LLMError as error:
-                attempts, code = len(error.attempts), error.code
-            calls.append(Call(began, time.monotonic(), attempts, code))
+                attempts, code = error.attempts, error.code
+            timed_out = sum(each.code is ErrorCode.LLM_TIMEOUT for each in attempts)
+            calls.append(Call(began, time.monotonic(), len(attempts), timed_out, code))
 
 
 def _answered(call: Call, since: float) -> bool:
@@ -151,7 +153,9 @@ def hold_to(load: Load, server: ProviderServer | None = None) -> None:
     listed = sum(call.attempts for call in calls)
     assert listed <= MOST * len(calls), (listed, len(calls))
     if server is not None:
-        assert len(server.requests) == listed
+        # On a busy machine a try may time out before its request has arrived.
+        timed_out = sum(call.timed_out for call in calls)
+        assert listed - timed_out <= len(server.requests) <= listed
     assert own_threads() == []
     assert not any(pool["in_use"] for pool in health_check().values())
 

@@ -360,6 +360,13 @@ def test_what_is_meant_for_one_vendor_never_reaches_another(how: str, servers: S
         }
         servers[1].answer = OUTAGE
         if how == "race":
+            asked = len(servers[0].requests)
+
+            def once_the_first_is_asked(_: object, asked: int = asked) -> Answer:
+                servers[0].wait_for_requests(asked + 1, timeout=10)
+                return Answer("third")
+
+            servers[2].answer = once_the_first_is_asked
             reply = client.race("hi", adapters, **further)
         elif how == "fallback":
             reply = ask(adapters, **further)
