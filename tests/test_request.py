@@ -416,6 +416,13 @@ def test_seconds_must_be_a_positive_number(value: Any) -> None:
 
 # --- misspelt keywords ----------------------------------------------------------------------------
 
+
+def test_what_is_not_there_yet_is_said_whatever_its_value() -> None:
+    """A class as `response_model` is no mistake of JSON, but a feature of a later version."""
+    with pytest.raises(InvalidRequestError, match="response_model= is not part of this version"):
+        build(vendor_parameters={"response_model": type})
+
+
 # Refused by name, whoever else has such a parameter.
 DELIBERATELY = {"tools", "tool_choice", "messages", "stream", "fallbacks"}
 

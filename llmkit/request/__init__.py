@@ -132,8 +132,9 @@ class Request:
             messages = (Message("system", system), *messages)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidRequestError(f"metadata={brief(metadata)}: expected a mapping")
+        if isinstance(vendor_parameters, Mapping):
+            check_spelling(name for name in vendor_parameters if isinstance(name, str))
         further = check_json("parameters for the vendor", vendor_parameters)
-        check_spelling(further)
         return cls(
             model=check_filled("model", model),
             messages=messages,
