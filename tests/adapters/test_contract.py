@@ -23,6 +23,7 @@ from tests.adapters.vendor_cases import (
     ANTHROPIC,
     GEMINI,
     GROQ,
+    LEGACY_GEMINI,
     LOCAL,
     OPENAI,
     OPENROUTER,
@@ -301,6 +302,10 @@ class TestAnthropic(AdapterContract):
 
 class TestGemini(AdapterContract):
     case = GEMINI
+
+
+class TestLegacyGemini(AdapterContract):
+    case = LEGACY_GEMINI
 
 
 class TestGroq(AdapterContract):

@@ -27,6 +27,7 @@ from tests.adapters.vendor_cases import (
     ANTHROPIC,
     GEMINI,
     GROQ,
+    LEGACY_GEMINI,
     LOCAL,
     OPENAI,
     OPENROUTER,
@@ -435,6 +436,10 @@ class TestAnthropic(FailureContract):
 
 class TestGemini(FailureContract):
     case = GEMINI
+
+
+class TestLegacyGemini(FailureContract):
+    case = LEGACY_GEMINI
 
 
 class TestGroq(FailureContract):

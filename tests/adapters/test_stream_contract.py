@@ -25,6 +25,7 @@ from tests.adapters.vendor_cases import (
     ANTHROPIC,
     GEMINI,
     GROQ,
+    LEGACY_GEMINI,
     LOCAL,
     OPENAI,
     OPENROUTER,
@@ -360,6 +361,10 @@ class TestAnthropic(StreamContract):
 
 class TestGemini(StreamContract):
     case = GEMINI
+
+
+class TestLegacyGemini(StreamContract):
+    case = LEGACY_GEMINI
 
 
 class TestGroq(StreamContract):

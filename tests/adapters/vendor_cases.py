@@ -14,6 +14,7 @@ __all__ = [
     "CASES",
     "GEMINI",
     "GROQ",
+    "LEGACY_GEMINI",
     "LOCAL",
     "OPENAI",
     "OPENROUTER",
@@ -39,6 +40,7 @@ class Case:
     wire: Literal["openai", "anthropic", "gemini"]
     path: str
     known: bool = True
+    backend: str | None = None
 
     def adapter(self, server: ProviderServer, **arguments: Any) -> BaseLLMAdapter:
         """The provider's adapter, pointed at the server."""
@@ -48,6 +50,7 @@ class Case:
                 "provider": self.provider,
                 "api_base": server.base_url(self.wire),
                 "api_key": "warehouse000000sesame",
+                **({"backend": self.backend} if self.backend else {}),
                 **arguments,
             },
         )
@@ -62,10 +65,17 @@ class Case:
 OPENAI = Case("openai", "gpt-4o", "openai", "/v1/chat/completions")
 ANTHROPIC = Case("anthropic", "claude-haiku-4-5", "anthropic", "/v1/messages")
 GEMINI = Case("gemini", "gemini-2.5-flash", "gemini", "/v1/models/gemini-2.5-flash:generateContent")
+LEGACY_GEMINI = Case(
+    "gemini",
+    "gemini-2.5-flash",
+    "gemini",
+    "/v1beta/models/gemini-2.5-flash:generateContent",
+    backend="google-generativeai",
+)
 GROQ = Case("groq", "llama-3.3-70b-versatile", "openai", "/v1/chat/completions", known=False)
 OPENROUTER = Case("openrouter", "some/model", "openai", "/v1/chat/completions", known=False)
 LOCAL = Case("local", "smollm2-135m", "openai", "/v1/chat/completions")
-CASES = (OPENAI, ANTHROPIC, GEMINI, GROQ, OPENROUTER, LOCAL)
+CASES = (OPENAI, ANTHROPIC, GEMINI, LEGACY_GEMINI, GROQ, OPENROUTER, LOCAL)
 
 
 def errors_of(case: Case) -> dict[int, str]:
