@@ -132,8 +132,7 @@ class Request:
             messages = (Message("system", system), *messages)
         if metadata is not None and not isinstance(metadata, Mapping):
             raise InvalidRequestError(f"metadata={brief(metadata)}: expected a mapping")
-        if isinstance(vendor_parameters, Mapping):
-            check_spelling(name for name in vendor_parameters if isinstance(name, str))
+        check_spelling(vendor_parameters)
         further = check_json("parameters for the vendor", vendor_parameters)
         return cls(
             model=check_filled("model", model),

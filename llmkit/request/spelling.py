@@ -67,17 +67,18 @@ _GENUINE = frozenset({"models", "reasoning_format", "speed"})
 _ALIKE = 0.84
 
 
-def check_spelling(keywords: Iterable[str]) -> None:
+def check_spelling(keywords: Iterable[object] | None) -> None:
     """Refuses keywords that are meant for llmkit, but that it does not have.
 
     Args:
-        keywords: The names of the keywords that would go to the vendor.
+        keywords: The names of those that would go to the vendor; what has no names, or others than
+            texts, is for others to refuse.
 
     Raises:
         InvalidRequestError: One is misspelt, misplaced, or not part of this version.
     """
-    for keyword in keywords:
-        problem = _problem(keyword)
+    for keyword in keywords if isinstance(keywords, Iterable) else ():
+        problem = _problem(keyword) if isinstance(keyword, str) else None
         if problem:
             raise InvalidRequestError(problem)
 
