@@ -97,6 +97,7 @@ class BaseLLMAdapter(CallReader, ABC):
         self.cache: LLMCache | str | bool | None = None  # the process's
         self.cache_ttl: float | None = None
         self.stale_ttl: float | None = None
+        self.cache_truncated: bool | None = None
         self.kept_options: dict[bool, tuple[tuple[object, ...], CallOptions]] = {}
         self._api_key = api_key
 

@@ -19,6 +19,7 @@ __all__ = [
     "check_number",
     "check_seconds",
     "check_stop",
+    "check_switch",
     "check_text",
     "check_whole",
     "check_word",
@@ -55,6 +56,24 @@ def check_seconds(name: str, value: object) -> float | None:
             f"{name}={brief(value)}: expected a positive, finite number of seconds (at most 1e9)"
         )
     return float(value)
+
+
+def check_switch(name: str, value: object) -> bool | None:
+    """Checks a switch.
+
+    Args:
+        name: Its name, for the message.
+        value: True or False; None means that none was given.
+
+    Returns:
+        The value.
+
+    Raises:
+        InvalidRequestError: It is none of these.
+    """
+    if value is None or isinstance(value, bool):
+        return value
+    raise InvalidRequestError(f"{name}={brief(value)}: expected True or False")
 
 
 def check_text(name: str, value: object) -> str:

@@ -35,6 +35,7 @@ KNOWN_KEYWORDS = (
     "use_cache",
     "cache_ttl",
     "stale_ttl",
+    "cache_truncated",
     "on_unsupported",
     "metadata",
     "extra_body",
