@@ -28,6 +28,7 @@ _HOW = frozenset(
         "use_cache",
         "cache_ttl",
         "stale_ttl",
+        "cache_truncated",
     }
 )
 _HOW_STREAMED = _HOW | {"first_chunk_timeout", "idle_timeout"}
@@ -62,6 +63,7 @@ class CallReader:
     cache_enabled: bool
     cache_ttl: float | None
     stale_ttl: float | None
+    cache_truncated: bool | None
     max_tokens: int | None
     temperature: float | None
     top_p: float | None
@@ -117,6 +119,7 @@ class CallReader:
         use_cache: object = None,
         cache_ttl: float | None = None,
         stale_ttl: float | None = None,
+        cache_truncated: bool | None = None,
         **_: Any,
     ) -> CallOptions:
         """Checks how a call is to be made, and fills in the adapter's and the settings' defaults.
@@ -131,6 +134,7 @@ class CallReader:
             use_cache: True, False or "refresh"; None does what the adapter and the settings say.
             cache_ttl: Seconds for which a fresh answer is kept.
             stale_ttl: Seconds for which it may be used after that, when every model fails.
+            cache_truncated: Whether an answer that was cut off is kept, too.
             **_: What is asked, rather than how, is not looked at.
 
         Returns:
@@ -146,7 +150,7 @@ class CallReader:
             retries = self.max_retries
         if retries is None:
             retries = self.settings.llm_retry_max_attempts
-        use = self._cache_use(use_cache, cache_ttl, stale_ttl)
+        use = self._cache_use(use_cache, cache_ttl, stale_ttl, cache_truncated)
         return CallOptions(
             timeout=total if streamed else total or usual,
             attempt_timeout=check_seconds("attempt_timeout", attempt_timeout),
@@ -156,7 +160,7 @@ class CallReader:
             observers=self.observers,
             budgets=self.budgets,
             rate_limits=self.rate_limits,
-            cache=None if use.mode == "off" else replies_at(self.cache or None, self.settings),
+            cache=None if use.mode == "off" else replies_at(self.cache, self.settings),
             cache_use=use,
         )
 
@@ -172,6 +176,7 @@ class CallReader:
             self.cache_enabled,
             self.cache_ttl,
             self.stale_ttl,
+            self.cache_truncated,
             generation(),
         )
         kept = self.kept_options.get(streamed)
@@ -180,7 +185,11 @@ class CallReader:
         return kept[1]
 
     def _cache_use(
-        self, use_cache: object, cache_ttl: float | None, stale_ttl: float | None
+        self,
+        use_cache: object,
+        cache_ttl: float | None,
+        stale_ttl: float | None,
+        cache_truncated: bool | None,
     ) -> CacheUse:
         if use_cache is None:
             enabled = self.settings.cache_enabled or self.cache not in (None, False)
@@ -189,6 +198,7 @@ class CallReader:
             use_cache,
             self.cache_ttl if cache_ttl is None else cache_ttl,
             self.stale_ttl if stale_ttl is None else stale_ttl,
+            self.cache_truncated if cache_truncated is None else cache_truncated,
         )
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from llmkit.cache.base import Allowance, LLMCache
+from llmkit.cache.base import Allowance, Found, LLMCache
 from llmkit.cache.guarded import guarded
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
 from llmkit.cache.memory import MemoryCache
-from llmkit.cache.stored_reply import from_text, from_value, hit_of, read_value, to_value
+from llmkit.cache.stored_reply import Facts, from_text, from_value, hit_of, read_value, to_value
 from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
 from llmkit.request import Request, check_seconds
+from llmkit.request.checks import check_switch
 from llmkit.settings import get_settings
 from llmkit.streams import ChunkSource
 from llmkit.types import Chunk, Completion
@@ -43,11 +45,13 @@ class CacheUse:
             neither.
         ttl: Seconds for which a fresh answer is kept; None takes the cache's default.
         stale_ttl: Seconds for which it is kept after that, in case every model fails; 0: none.
+        truncated: Whether an answer that was cut off at `max_tokens` is kept, and taken.
     """
 
     mode: Mode = "use"
     ttl: float | None = None
     stale_ttl: float = 0.0
+    truncated: bool = False
 
 
 _MODES: dict[object, Mode] = {True: "use", False: "off", "refresh": "refresh"}
@@ -56,7 +60,10 @@ _OFF: Final = CacheUse("off")
 
 
 def read_cache_use(
-    use_cache: object = True, cache_ttl: object = None, stale_ttl: object = None
+    use_cache: object = True,
+    cache_ttl: object = None,
+    stale_ttl: object = None,
+    cache_truncated: object = None,
 ) -> CacheUse:
     """Reads what a user typed.
 
@@ -65,6 +72,8 @@ def read_cache_use(
         cache_ttl: Seconds for which a fresh answer is kept; None takes the cache's default.
         stale_ttl: Seconds for which it is kept after that, to be used when every model fails; None
             or 0 for none.
+        cache_truncated: Whether an answer that was cut off at `max_tokens` is kept, and taken; None
+            for no.
 
     Returns:
         What it means.
@@ -72,7 +81,7 @@ def read_cache_use(
     Raises:
         InvalidRequestError: Something can't be meant; says what was expected.
     """
-    if cache_ttl is None and stale_ttl is None:
+    if cache_ttl is None and stale_ttl is None and cache_truncated is None:
         if use_cache is True:
             return _USUAL
         if use_cache is False:
@@ -85,7 +94,8 @@ def read_cache_use(
     kept = 0.0
     if stale_ttl is not None and (stale_ttl != 0 or isinstance(stale_ttl, bool)):
         kept = check_seconds("stale_ttl", stale_ttl) or 0.0
-    return CacheUse(_MODES[use_cache], ttl, kept)
+    truncated = check_switch("cache_truncated", cache_truncated)
+    return CacheUse(_MODES[use_cache], ttl, kept, bool(truncated))
 
 
 class ReplyCache:
@@ -106,11 +116,12 @@ class ReplyCache:
         """Gives a request's key; None when its answer is not to be cached. See `request_key`."""
         return request_key(request, provider=provider, address=address, namespace=self.namespace)
 
-    def near(self, key: str | None) -> Completion | None:
+    def near(self, key: str | None, use: CacheUse = _USUAL) -> Completion | None:
         """Looks for an answer where that needs no input, no output and no wait: in memory.
 
         Args:
             key: The request's key; None finds nothing.
+            use: Whether a truncated one will do.
 
         Returns:
             The answer, which belongs to the caller; None when there is none.
@@ -119,44 +130,54 @@ class ReplyCache:
             return None
         memory = self._memory
         if memory is None:
-            found = self.store.read_near(key)
-            return None if found is None else from_value(found.value, found.level)
+            return _wanted(self.store.read_near(key), use)
         # What `read_near` does, without decoding what few look at.
         entry = memory.fetch(key)
         if entry is None or memory.clock() >= entry.expires_at:
             return None
         hit = from_text(entry.text)
-        if hit is not None:
-            memory.count("hits")
+        if hit is None or _unwanted(hit.finish_reason, use):
+            return None
+        memory.count("hits")
         return hit
 
-    def find(self, key: str | None, allowance: Allowance | None = None) -> Completion | None:
+    def find(
+        self, key: str | None, allowance: Allowance | None = None, use: CacheUse = _USUAL
+    ) -> Completion | None:
         """Looks for an answer in all levels, without joining a flight.
 
         Args:
             key: The request's key; None finds nothing.
             allowance: What the call may spend on shared caches; None for the usual.
+            use: Whether a truncated one will do.
 
         Returns:
             The answer, which belongs to the caller; None when there is none.
         """
-        found = None if key is None else self.store.read(key, allowance=allowance)
-        return None if found is None else from_value(found.value, found.level)
+        return None if key is None else _wanted(self.store.read(key, allowance=allowance), use)
 
-    def find_stale(self, key: str | None, allowance: Allowance | None = None) -> Completion | None:
+    def find_stale(
+        self, key: str | None, allowance: Allowance | None = None, use: CacheUse = _USUAL
+    ) -> Completion | None:
         """Looks for an answer that may have expired, for a call whose models have all failed.
 
         Args:
             key: The request's key; None finds nothing.
             allowance: What the call may spend on shared caches; None for the usual.
+            use: Whether a truncated one will do.
 
         Returns:
-            The answer, its `.cached` "stale" if it has expired; None when there is none.
+            The answer; None when there is none. If it has expired, its `.cached` is "stale", and
+            its warnings say since when.
         """
-        found = None if key is None else self.store.read(key, stale=True, allowance=allowance)
-        if found is None:
+        if key is None:
             return None
-        return from_value(found.value, "stale" if found.stale else found.level)
+        found = self.store.read(key, stale=True, allowance=allowance)
+        reply = _wanted(found, use)
+        if reply is not None and found is not None and found.stale:
+            reply.cached = "stale"
+            reply.warnings = (_said_of_stale(found.expires_at), *reply.warnings)
+        return reply
 
     def answer(
         self,
@@ -189,17 +210,21 @@ class ReplyCache:
             reply = fresh()
             self.keep(key, reply, use, allowance)
             return reply
-        hit = self.near(key)
+        hit = self.near(key, use)
         if hit is not None:
             return hit
         mine: list[Completion] = []
+
+        def read(value: Any) -> Facts | None:
+            facts = read_value(value)
+            return None if facts is None or _unwanted(facts.finish_reason, use) else facts
 
         def ask() -> Answered:
             reply = fresh()
             mine.append(reply)
             return Answered(read_value(self._keep(key, reply, use, allowance)), None)
 
-        facts, level = answer_once(self.store, key, read_value, ask, allowance)
+        facts, level = answer_once(self.store, key, read, ask, allowance)
         if mine:
             return mine[-1]
         return fresh() if facts is None else hit_of(facts, level or "memory")
@@ -213,24 +238,31 @@ class ReplyCache:
     ) -> bool:
         """Keeps an answer, if it is one to be kept.
 
+        A refresh whose answer isn't kept drops the old one: the next call would get what its user
+        has asked to be replaced.
+
         Args:
             key: The request's key; None keeps nothing.
             reply: The answer.
-            use: For how long.
+            use: For how long, and whether it is a refresh.
             allowance: What the call may spend on shared caches; None for the usual.
 
         Returns:
             Whether it is kept.
         """
-        if key is None or use.mode == "off" or not may_be_kept(reply):
+        if key is None or use.mode == "off" or reply.cached is not None:
             return False
-        value = to_value(reply)
-        return value is not None and self._write(key, value, use, allowance)
+        value = to_value(reply) if may_be_kept(reply, use.truncated) else None
+        if value is not None and self._write(key, value, use, allowance):
+            return True
+        if use.mode == "refresh":
+            self.store.discard(key, allowance)
+        return False
 
     def _keep(self, key: str, reply: Completion, use: CacheUse, allowance: Allowance) -> Any:
         """Keeps an answer if it is one to be kept, and returns its value for those who wait."""
         value = to_value(reply)
-        if value is not None and may_be_kept(reply):
+        if value is not None and may_be_kept(reply, use.truncated):
             self._write(key, value, use, allowance)
         elif self.store.shared and not use.stale_ttl:  # there, an expired answer may still be used
             self.store.write(key, UNKEPT, ttl=_UNKEPT_TTL, allowance=allowance)
@@ -253,17 +285,39 @@ def reply_cache(store: LLMCache, namespace: str) -> ReplyCache:
     return caches.get(namespace) or caches.setdefault(namespace, ReplyCache(store, namespace))
 
 
-def may_be_kept(reply: Completion) -> bool:
+def may_be_kept(reply: Completion, truncated: bool = False) -> bool:
     """Whether an answer is one to be given again: whole, not empty, not filtered, not a hit.
 
     One that calls tools is not: it is a turn of a conversation, and its calls are to be made once.
+
+    Args:
+        reply: The answer.
+        truncated: Whether one that was cut off at `max_tokens` will do.
     """
     return (
-        reply.finish_reason == "stop"
+        (reply.finish_reason == "stop" or (truncated and reply.finish_reason == "length"))
         and bool(reply.text)
         and not reply.tool_calls
         and reply.cached is None
     )
+
+
+def _unwanted(finish_reason: object, use: CacheUse) -> bool:
+    """Whether a cached answer is a truncated one, and the call has not asked for such."""
+    return finish_reason == "length" and not use.truncated
+
+
+def _wanted(found: Found | None, use: CacheUse) -> Completion | None:
+    reply = None if found is None else from_value(found.value, found.level)
+    return None if reply is None or _unwanted(reply.finish_reason, use) else reply
+
+
+def _said_of_stale(expired_at: float) -> str:
+    try:
+        moment = datetime.fromtimestamp(expired_at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):  # a foreign entry's
+        moment = "some time ago"
+    return f"no model could be asked: this is a cached answer that expired, {moment}"
 
 
 # A replayed answer comes in at most so many chunks, none of them shorter than so many characters.

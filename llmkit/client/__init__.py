@@ -13,7 +13,7 @@ from llmkit.client.middleware import Middleware
 from llmkit.client.racing import Racing
 from llmkit.performance import Observer
 from llmkit.request import OnUnsupported, Prompt, check_seconds
-from llmkit.request.checks import check_whole
+from llmkit.request.checks import check_switch, check_whole
 from llmkit.settings import Settings
 from llmkit.types import Completion
 
@@ -56,11 +56,15 @@ class Client(Racing, Asides):
             deadline: `{"gpt-6-luna": {"requests_per_minute": 60, "tokens_per_minute": 90_000}}`,
             by model, by provider (all its models together), or "*" for each model; None for none.
         cache: Where answers are kept, for equal questions: an `LLMCache`, a URL (`redis://…`,
-            `sqlite:///…`) of what stands behind memory, or False for nowhere; None takes the
-            process's own, see `llmkit.cache.get_cache`, unless CACHE_ENABLED is off.
-        cache_ttl: Seconds that an answer is kept; None takes CACHE_TTL.
+            `sqlite:///…`) of what stands behind memory, or False for nowhere, whatever a call's
+            `use_cache` says; None takes the process's own, see `llmkit.cache.get_cache`, unless
+            CACHE_ENABLED is off.
+        cache_ttl: Seconds that an answer is kept; None takes CACHE_TTL, or the `ttl` of an
+            `LLMCache` that is given.
         stale_ttl: Seconds that it is kept after that, to be given, as `reply.cached == "stale"`,
             when every model fails; None for none.
+        cache_truncated: Whether answers that were cut off at `max_tokens` are kept, too; None for
+            no.
         budget: What pays for every call of this Client: a `Budget`, or an amount in USD; None sets
             no limit.
         settings: None takes the process's settings. CONNECT_TIMEOUT and the pools' sizes are always
@@ -84,6 +88,7 @@ class Client(Racing, Asides):
         cache: LLMCache | str | bool | None = None,
         cache_ttl: float | None = None,
         stale_ttl: float | None = None,
+        cache_truncated: bool | None = None,
         budget: Budget | Decimal | float | str | None = None,
         settings: Settings | None = None,
     ) -> None:
@@ -101,6 +106,7 @@ class Client(Racing, Asides):
             cache=cache,
             cache_ttl=check_seconds("cache_ttl", cache_ttl),
             stale_ttl=check_seconds("stale_ttl", stale_ttl),
+            cache_truncated=check_switch("cache_truncated", cache_truncated),
             settings=settings,
         )
 
@@ -137,6 +143,7 @@ class Client(Racing, Asides):
         use_cache: bool | Literal["refresh"] | None = None,
         cache_ttl: float | None = None,
         stale_ttl: float | None = None,
+        cache_truncated: bool | None = None,
         on_unsupported: OnUnsupported = "warn",
         metadata: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -164,10 +171,12 @@ class Client(Racing, Asides):
             fallbacks: The models to ask when this one fails; None takes the Client's.
             max_retries: Tries after the first, of each model; None takes the Client's.
             use_cache: True, False, or "refresh" for a fresh answer that replaces the cached one;
-                None takes the Client's.
+                None takes the Client's. A Client without a cache has none for True, either.
             cache_ttl: Seconds that the answer is kept; None takes the Client's.
             stale_ttl: Seconds that it is kept after that, for when every model fails; None takes
                 the Client's.
+            cache_truncated: Whether an answer that was cut off at `max_tokens` is kept, too, and a
+                cached one is taken; None takes the Client's.
             on_unsupported: What happens with a parameter that the registry says the model refuses:
                 "warn" leaves it out and says so in `reply.warnings`, "drop" is silent, "error"
                 raises.
@@ -197,6 +206,7 @@ class Client(Racing, Asides):
             "use_cache": use_cache,
             "cache_ttl": cache_ttl,
             "stale_ttl": stale_ttl,
+            "cache_truncated": cache_truncated,
             "on_unsupported": on_unsupported,
             "metadata": metadata,
             "extra_body": extra_body,
@@ -226,6 +236,7 @@ class Client(Racing, Asides):
         use_cache: bool | Literal["refresh"] | None = None,
         cache_ttl: float | None = None,
         stale_ttl: float | None = None,
+        cache_truncated: bool | None = None,
         on_unsupported: OnUnsupported = "warn",
         metadata: Mapping[str, Any] | None = None,
         extra_body: Mapping[str, Any] | None = None,
@@ -265,6 +276,7 @@ class Client(Racing, Asides):
             use_cache: See `complete`; a cached answer comes as a stream, too.
             cache_ttl: See `complete`.
             stale_ttl: See `complete`.
+            cache_truncated: See `complete`.
             on_unsupported: See `complete`.
             metadata: See `complete`.
             extra_body: See `complete`.
@@ -293,6 +305,7 @@ class Client(Racing, Asides):
             "use_cache": use_cache,
             "cache_ttl": cache_ttl,
             "stale_ttl": stale_ttl,
+            "cache_truncated": cache_truncated,
             "on_unsupported": on_unsupported,
             "metadata": metadata,
             "extra_body": extra_body,

@@ -45,6 +45,7 @@ class Asking:
         cache: Where answers are kept.
         cache_ttl: Seconds for which.
         stale_ttl: Seconds for which they may be used after that.
+        cache_truncated: Whether those that were cut off are kept, too.
         settings: None takes the process's, as they are at each call.
     """
 
@@ -63,6 +64,7 @@ class Asking:
         cache: LLMCache | str | bool | None,
         cache_ttl: float | None,
         stale_ttl: float | None,
+        cache_truncated: bool | None,
         settings: Settings | None,
     ) -> None:
         self._model = model
@@ -78,6 +80,7 @@ class Asking:
         self._cache = cache
         self._cache_ttl = cache_ttl
         self._stale_ttl = stale_ttl
+        self._cache_truncated = cache_truncated
         self._settings = _check_models_file(settings)
         self._adapters: dict[str, BaseLLMAdapter] = {}
         self._closed = False
@@ -188,6 +191,7 @@ class Asking:
         adapter.cache = self._cache
         adapter.cache_ttl = self._cache_ttl
         adapter.stale_ttl = self._stale_ttl
+        adapter.cache_truncated = self._cache_truncated
         self._adapters[name] = adapter
         return adapter
 

@@ -138,21 +138,22 @@ class ModelCall:
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return self._delivered(cache.near(self._key))
+        return self._delivered(cache.near(self._key, self.options.cache_use))
 
     def cached(self) -> Completion | None:
         """Returns the answer, if it is cached anywhere and may be taken from there."""
         cache = self.options.cache
         if cache is None or self.options.cache_use.mode != "use":
             return None
-        return self._delivered(cache.find(self._key, self.allowance))
+        return self._delivered(cache.find(self._key, self.allowance, self.options.cache_use))
 
     def cached_stale(self) -> Completion | None:
         """Returns an answer that has expired, if those are wanted rather than none."""
         cache = self.options.cache
-        if cache is None or not self.options.cache_use.stale_ttl:
+        use = self.options.cache_use
+        if cache is None or not use.stale_ttl:
             return None
-        return self._delivered(cache.find_stale(self._key, Allowance(LAST_LOOK)))
+        return self._delivered(cache.find_stale(self._key, Allowance(LAST_LOOK), use))
 
     def answer(self, forced: bool = False) -> Completion:
         """Gets an answer, cached or fresh, inside the current Scope.

@@ -22,7 +22,7 @@ from llmkit import (
     Request,
     get_adapter,
 )
-from llmkit.cache import LLMCache, MemoryCache, close_caches
+from llmkit.cache import LLMCache, MemoryCache, close_caches, get_cache
 from llmkit.performance import get_performance_tracker
 from llmkit.testing import Answer, ProviderServer
 from tests.cache.client_calls import KEY, MODEL, OTHER, counted, file_at, make_client, settings_for
@@ -164,10 +164,14 @@ def test_senseless_cache_options_are_refused(server: ProviderServer, client: Cli
         {"cache_ttl": -1},
         {"cache_ttl": 0},
         {"stale_ttl": float("nan")},
+        {"cache_truncated": "yes"},
+        {"cache_truncated": 1},
     ]
     for each in wrong:
         with pytest.raises(InvalidRequestError):
             client.complete("Why?", **each)
+    with pytest.raises(InvalidRequestError, match="cache_truncated"):
+        make_client(server, cache_truncated="no")
     assert server.requests == []
 
 
@@ -206,6 +210,99 @@ def test_how_long_an_answer_is_kept(
     client.complete("Why?", **of_call, stale_ttl=100, use_cache="refresh")
     fresh, kept = times_to_live(path)
     assert kept - fresh == pytest.approx(100, abs=0.01)
+
+
+def test_a_cache_that_is_given_keeps_to_its_own_time(server: ProviderServer, clock: Clock) -> None:
+    """An LLMCache of the user's has its own default life, not CACHE_TTL; a call's word counts."""
+    server.answer = counted()
+    own = MemoryCache(clock=clock, ttl=100, rng=lambda: 1.0)
+    client = make_client(server, cache=own, fields={"cache_ttl": 5})
+    client.complete("Why?")
+    client.complete("Who?", cache_ttl=20)
+    clock.now += 50
+    assert client.complete("Why?").text == "answer 1"
+    assert client.complete("Who?").text == "answer 3"
+    clock.now += 51
+    assert client.complete("Why?").text == "answer 4"
+
+
+TRUNCATED = Answer("cut o", finish_reason="length")
+FILTERED = Answer("I shall n", finish_reason="content_filter")
+
+
+@pytest.fixture(params=["memory", "two levels"])
+def keeping(request: pytest.FixtureRequest, server: ProviderServer, tmp_path: Path) -> Client:
+    """A Client with a cache of its own."""
+    if request.param == "memory":
+        return make_client(server, cache=MemoryCache())
+    return make_client(server, cache=file_at(tmp_path / "cache.db"))
+
+
+@pytest.mark.parametrize("answer", [TRUNCATED, FILTERED, Answer("")], ids=["cut", "filter", "none"])
+@pytest.mark.parametrize("how", ["complete", "stream", "race"])
+@pytest.mark.usefixtures("patient")
+def test_a_refresh_that_is_not_kept_drops_the_old_answer(
+    server: ProviderServer, keeping: Client, answer: Answer, how: str
+) -> None:
+    """Nobody gets again what was to be replaced, from neither level."""
+    server.answer = counted()
+    keeping.complete("Why?")
+    server.answer = answer
+    if how == "complete":
+        keeping.complete("Why?", use_cache="refresh")
+    elif how == "race":
+        keeping.race("Why?", [MODEL], use_cache="refresh")
+    else:
+        with keeping.stream("Why?", use_cache="refresh") as stream:
+            list(stream)
+    server.answer = Answer("new")
+    reply = keeping.complete("Why?")
+    assert (reply.text, reply.cached) == ("new", None)
+
+
+def test_a_refresh_that_fails_leaves_the_old_answer(server: ProviderServer, client: Client) -> None:
+    """An error is no answer: what was there stays."""
+    server.answer = counted()
+    client.complete("Why?")
+    server.answer = Answer(status=500)
+    with pytest.raises(LLMError):
+        client.complete("Why?", use_cache="refresh", fallbacks=[])
+    assert client.complete("Why?").text == "answer 1"
+
+
+@pytest.mark.usefixtures("patient")
+def test_truncated_answers_are_kept_for_who_asks_for_them(
+    server: ProviderServer, keeping: Client
+) -> None:
+    """cache_truncated=True keeps and takes them; who doesn't say so never gets one."""
+    server.answer = counted("cut", finish_reason="length")
+    asked: dict[str, Any] = {"cache_truncated": True}
+    assert keeping.complete("Why?").text == "cut 1"
+    assert keeping.complete("Why?", **asked).text == "cut 2"
+    hit = keeping.complete("Why?", **asked)
+    assert (hit.text, hit.finish_reason) == ("cut 2", "length")
+    assert hit.cost == 0
+    with keeping.stream("Why?", **asked) as stream:
+        assert "".join(stream.text_stream) == "cut 2"
+        assert stream.completion.finish_reason == "length"
+    assert keeping.race("Why?", [MODEL], **asked).cached is not None
+    assert keeping.complete("Why?").text == "cut 3"
+    assert keeping.complete("Why?", cache_truncated=False).text == "cut 4"
+    with keeping.stream("Why?") as stream:
+        assert "".join(stream.text_stream) == "cut 5"
+    server.answer = Answer("whole")
+    assert keeping.complete("Why?").text == "whole"
+    assert keeping.complete("Why?", **asked).text == "whole"
+
+
+def test_a_client_may_keep_truncated_answers(server: ProviderServer) -> None:
+    """The Client's word counts for its calls that say nothing; filtered ones are never kept."""
+    client = make_client(server, cache_truncated=True)
+    server.answer = TRUNCATED
+    assert [client.complete("Why?").cached for _ in range(2)] == [None, "memory"]
+    assert client.complete("Why?", cache_truncated=False).cached is None
+    server.answer = FILTERED
+    assert [client.complete("Who?").cached for _ in range(2)] == [None, None]
 
 
 def test_an_answer_expires(server: ProviderServer, clock: Clock) -> None:
@@ -388,6 +485,8 @@ def test_an_expired_answer_is_better_than_none(
     assert reply.cached == "stale"
     assert reply.cost == 0
     assert reply.saved_cost
+    assert "a cached answer that expired, 20" in reply.warnings[0]
+    assert " UTC" in reply.warnings[0]
     assert [each.model for each in reply.attempts] == [MODEL, OTHER]
     assert any("expired answer" in line and "503" in line for line in caplog.messages)
     with stale.stream("Why?") as stream:
@@ -463,6 +562,18 @@ def test_turned_off(server: ProviderServer, monkeypatch: pytest.MonkeyPatch) -> 
     assert [adapter.generate("Why?").cached for _ in range(2)] == [None, None]
     assert [Client(MODEL).complete("Why?").cached for _ in range(2)] == [None, None]
     assert len(server.requests) == 8
+
+
+@pytest.mark.parametrize("use_cache", [True, "refresh"])
+def test_a_client_without_a_cache_has_none(server: ProviderServer, use_cache: Any) -> None:
+    """cache=False is nowhere, whatever a call says: nothing is read from the process's cache."""
+    make_client(server).complete("Why?")
+    off = make_client(server, cache=False)
+    assert [off.complete("Why?", use_cache=use_cache).cached for _ in range(2)] == [None, None]
+    with off.stream("Why?", use_cache=use_cache) as stream:
+        list(stream)
+        assert stream.completion.cached is None
+    assert get_cache(settings_for(server)).stats()["writes"] == 1
 
 
 def test_turned_on_for_one_call(server: ProviderServer) -> None:

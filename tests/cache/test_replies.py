@@ -255,12 +255,29 @@ def test_modes(store: LLMCache) -> None:
     assert replies.near(None) is replies.find(None) is replies.find_stale(None) is None
 
 
-def test_a_refresh_that_is_cut_off_leaves_the_old_answer(store: LLMCache) -> None:
-    """A worse answer doesn't replace a good one."""
+def test_a_refresh_that_is_not_kept_drops_the_old_answer(store: LLMCache) -> None:
+    """Who refreshes says that the old answer is not to be given again, whatever comes instead."""
     replies = ReplyCache(store)
     replies.answer("k", USE, lambda: answer("first"))
     replies.answer("k", CacheUse("refresh"), lambda: answer("cut", finish_reason="length"))
-    assert replies.answer("k", USE, never).text == "first"
+    assert replies.near("k") is replies.find("k") is replies.find_stale("k") is None
+    replies.answer("k", USE, lambda: answer("second"))
+    replies.keep("k", answer("a hit", cached="memory"), CacheUse("refresh"))
+    assert replies.answer("k", USE, never).text == "second"
+
+
+def test_a_truncated_answer_is_for_who_asks_for_it(store: LLMCache) -> None:
+    """It is kept and found, fresh or stale, with `truncated` alone, and flights mind it, too."""
+    replies, wanted = ReplyCache(store), CacheUse(truncated=True, stale_ttl=1000)
+    cut = answer("cut", finish_reason="length")
+    replies.answer("k", wanted, lambda: cut)
+    assert replies.near("k") is replies.find("k") is replies.find_stale("k") is None
+    for hit in (replies.find("k", use=wanted), replies.find_stale("k", use=wanted)):
+        assert hit is not None
+        assert (hit.text, hit.finish_reason) == ("cut", "length")
+    assert replies.answer("k", wanted, never).text == "cut"
+    assert replies.answer("k", USE, lambda: answer("whole")).text == "whole"
+    assert replies.answer("k", wanted, never).text == "whole"
 
 
 def test_time_to_live_and_stale_time(store: LLMCache, clock: Clock) -> None:
