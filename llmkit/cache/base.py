@@ -107,6 +107,12 @@ class LLMCache(ABC):
         )
         _caches.add(self)
 
+    def __repr__(self) -> str:
+        """Shows the place if it has a name; never a URL, which may hold a password."""
+        namespace = getattr(self, "namespace", None)
+        shown = "" if namespace is None else f"namespace={namespace!r}"
+        return f"{type(self).__name__}({shown})"
+
     # --- for everybody ---------------------------------------------------------------------------
 
     def get(self, key: str, default: Any = None) -> Any:

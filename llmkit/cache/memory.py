@@ -73,6 +73,10 @@ class MemoryCache(LLMCache):
         self.max_bytes = max_bytes
         self._entries = self._empty()
 
+    def __repr__(self) -> str:
+        bounds = f"max_entries={self.max_entries}, max_bytes={self.max_bytes}"
+        return f"{type(self).__name__}({bounds}, ttl={self.ttl:g})"
+
     def read_near(self, key: str) -> Found | None:
         """Looks for a fresh value; see `LLMCache.read_near`."""
         with self._lock:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from llmkit.cache.base import LLMCache
 from llmkit.cache.memory import MemoryCache
@@ -16,6 +16,11 @@ __all__ = ["cache_result", "clear_cache", "close_caches", "generation", "get_cac
 _opened: dict[tuple[Any, ...], LLMCache] = {}
 _forgotten: list[None] = []
 
+_REDIS: Final = (
+    *("redis", "rediss", "unix", "redis+cluster", "rediss+cluster"),
+    *("redis+sentinel", "rediss+sentinel"),
+)
+
 
 def get_cache(settings: Settings | None = None) -> LLMCache:
     """Gives the cache that all of this process shares.
@@ -27,6 +32,8 @@ def get_cache(settings: Settings | None = None) -> LLMCache:
 
     Returns:
         Memory alone, or in front of the cache at `cache_url`; the same object for equal settings.
+        An SQLite file that isn't there is made at its first use, and its folder, too; when that
+        fails, the log says so, and memory goes on alone.
 
     Raises:
         ConfigurationError: The URL can't be read, or needs an extra that isn't installed.
@@ -136,8 +143,10 @@ def _behind(near: MemoryCache, url: str, namespace: str) -> LLMCache:
         from llmkit.cache.sqlite_cache import SQLiteCache
 
         return TwoLevelCache(near, SQLiteCache(path, namespace, ttl=near.ttl))
-    if not found:
-        raise ConfigurationError("a cache's URL: expected redis://… or sqlite:///…")
+    if not found or scheme.lower() not in _REDIS:
+        raise ConfigurationError(
+            f"a cache's URL: expected {', '.join(f'{each}://…' for each in _REDIS)} or sqlite:///…"
+        )
     from llmkit.cache.redis_cache import RedisCache
 
     return TwoLevelCache(near, RedisCache(url, namespace, ttl=near.ttl))

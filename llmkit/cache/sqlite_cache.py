@@ -115,6 +115,9 @@ class SQLiteCache(SharedCache):
         self._untidy = self._untidy_bytes = 0
         self._renew(False)
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.path!r}, namespace={self.namespace!r})"
+
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
         """Returns an entry; see `LLMCache.fetch`."""
         row = self._attempt(allowance, None, self._run, self._reading, _one, _FETCH, self._at(key))

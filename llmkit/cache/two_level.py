@@ -36,6 +36,9 @@ class TwoLevelCache(LLMCache):
         # it, and takes back what it put into the first.
         self._marks = [object()] * _MARKS
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.l1!r}, {self.l2!r})"
+
     def read_near(self, key: str) -> Found | None:
         """Looks in the first level; see `LLMCache.read_near`."""
         return self.l1.read_near(key)

@@ -29,8 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "what",
         choices=("stats", "clear"),
         metavar="stats|clear",
-        help="stats: where it is, whether it can be used, what is in it; clear: remove all "
-        "entries of this application's namespace, and no others",
+        help="stats: where it is, whether it can be used, what is in it (of an SQLite file; Redis "
+        "could only say so by reading all keys); clear: remove all entries of this application's "
+        "namespace, and no others",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -119,7 +120,10 @@ def _print_facts(facts: dict[str, Any]) -> None:
         print_line(textwrap.fill(one_line(facts["reason"]), _COLUMNS))
     _print_fact("entries", "-" if facts["entries"] is None else f"{facts['entries']:,}")
     _print_fact("bytes", "-" if facts["bytes"] is None else f"{facts['bytes']:,}")
-    print_line("\n-: unknown. In an SQLite file all namespaces count.")
+    if facts["url"].lower().startswith("sqlite:"):
+        print_line("\nIn an SQLite file all namespaces count.")
+    else:
+        print_line("\n-: not counted, for Redis would have to read all its keys.")
 
 
 def _print_fact(name: str, value: str) -> None:

@@ -188,3 +188,37 @@ assert not loaded, loaded
         cwd=tmp_path,
         env={"PYTHONPATH": str(Path(llmkit.__file__).parent.parent)},
     )
+
+
+def test_a_cache_shows_where_it_is_and_no_password(tmp_path: Path) -> None:
+    """A repr, as a notebook prints it, names the levels and the file, and never a URL."""
+    shown = repr(open_cache("redis://user:hunter2@127.0.0.1:1/0"))
+    assert shown.startswith("TwoLevelCache(MemoryCache(max_entries=1000, ")
+    assert "RedisCache(" in shown
+    assert "namespace='llmkit'" in shown
+    assert "hunter2" not in shown
+    assert f"SQLiteCache('{tmp_path}/c.db', " in repr(open_cache(f"sqlite:///{tmp_path}/c.db"))
+
+
+@pytest.mark.parametrize(
+    "url", ["mongodb://user:hunter2@host/", "http://host", "redis", "file:c.db"]
+)
+def test_an_unknown_url_is_told_all_that_there_are(url: str) -> None:
+    """The error names every kind of place, SQLite's file among them, and no password."""
+    with pytest.raises(ConfigurationError, match=r"redis://….*redis\+sentinel.*sqlite:///") as told:
+        open_cache(url)
+    assert "hunter2" not in str(told.value)
+
+
+def test_a_file_whose_folder_is_missing_gets_one(tmp_path: Path) -> None:
+    """A SQLite URL needs no folder made beforehand; where none can be, memory goes on alone."""
+    cache = open_cache(f"sqlite:///{tmp_path}/a/b/c.db")
+    assert cache is not None
+    assert cache.set("k", 1)
+    assert (tmp_path / "a" / "b" / "c.db").is_file()
+    (tmp_path / "file").write_text("")
+    alone = open_cache(f"sqlite:///{tmp_path}/file/b/c.db")
+    assert alone is not None
+    assert alone.set("k", 1)
+    assert alone.get("k") == 1
+    assert alone.stats()["levels"]["sqlite"]["errors"] > 0
