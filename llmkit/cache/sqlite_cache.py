@@ -59,6 +59,7 @@ _ACQUIRE = f"""
 INSERT INTO {_LOCKS} VALUES (?, ?, ?, ?) ON CONFLICT (namespace, key) DO UPDATE SET
     token = excluded.token, until = excluded.until WHERE until <= ?
 """
+_HELD = f"SELECT 1 FROM {_LOCKS} WHERE namespace = ? AND key = ? AND until > ?"
 _RENEW = f"""
 UPDATE {_LOCKS} SET until = ? WHERE namespace = ? AND key = ? AND token = ? AND until > ?
 """
@@ -151,9 +152,7 @@ class SQLiteCache(SharedCache):
 
     def acquire(self, key: str, token: str, ttl: float, allowance: Allowance | None = None) -> Lock:
         """Asks for a lock; see `LLMCache.acquire`."""
-        now = self.clock()
-        done = self._write(allowance, _ACQUIRE, (*self._at(key), token, now + ttl, now))
-        return "unavailable" if done is None else "granted" if done else "held"
+        return self._attempt(allowance, "unavailable", self._acquire, self._at(key), token, ttl)
 
     def renew(self, key: str, token: str, ttl: float, allowance: Allowance | None = None) -> bool:
         """Holds a lock for longer; see `LLMCache.renew`."""
@@ -218,6 +217,15 @@ class SQLiteCache(SharedCache):
             raise
         breaker.succeeded()
         return answer
+
+    def _acquire(self, until: float, at: tuple[str, bytes], token: str, ttl: float) -> Lock:
+        # A file has one writer at a time: who can't get the lock is told so by a read, which waits
+        # for nobody. Who may get it gets it by one statement, whatever that read has seen.
+        now = self.clock()
+        if self._run(until, self._reading, _one, _HELD, (*at, now)) is not None:
+            return "held"
+        values = (*at, token, now + ttl, now)
+        return "granted" if self._run(until, self._writing, _changed, _ACQUIRE, values) else "held"
 
     def _keep(self, until: float, values: tuple[Any, ...]) -> bool:
         self._run(until, self._writing, _changed, _KEEP, values)

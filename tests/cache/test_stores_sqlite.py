@@ -333,3 +333,19 @@ def test_a_fork_waits_for_work_that_is_under_way(cache: SQLiteCache) -> None:
     assert time.monotonic() - begin >= 0.05
     thread.join()
     assert works(cache)
+
+
+def test_a_lock_that_is_held_is_told_while_somebody_writes(tmp_path: Path) -> None:
+    """Who waits for a lock asks by a read: a file that is written to makes nobody go alone."""
+    holder, waiter = (SQLiteCache(tmp_path / "cache.db") for _ in range(2))
+    until(lambda: holder.acquire("k", "one", 60.0) == "granted")
+    until(lambda: waiter.acquire("k", "two", 60.0) == "held")  # its connection is open now
+    with contextlib.closing(sqlite3.connect(tmp_path / "cache.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        until(lambda: waiter.acquire("k", "two", 60.0) == "held")
+        assert waiter.stats()["outages"] == 0
+        assert waiter.acquire("free", "two", 60.0) == "unavailable"
+        writer.execute("COMMIT")
+    assert holder.renew("k", "one", 60.0)
+    holder.close()
+    waiter.close()
