@@ -140,6 +140,12 @@ def _behind(near: MemoryCache, url: str, namespace: str) -> LLMCache:
             raise ConfigurationError(
                 "a cache's URL: expected sqlite:///file.db or sqlite:////folder/file.db"
             )
+        if path == ":memory:":
+            raise ConfigurationError(
+                "a cache's URL: expected a file after sqlite:///; without any URL it is in memory"
+            )
+        if "?" in path:
+            raise ConfigurationError("a cache's URL: expected no options after sqlite:///file.db")
         from llmkit.cache.sqlite_cache import SQLiteCache
 
         return TwoLevelCache(near, SQLiteCache(path, namespace, ttl=near.ttl))

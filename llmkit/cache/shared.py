@@ -57,6 +57,10 @@ class SharedCache(LLMCache):
     ) -> None:
         if not isinstance(namespace, str) or not namespace:
             raise InvalidRequestError(f"namespace={namespace!r}: expected a text")
+        try:
+            namespace.encode()
+        except UnicodeEncodeError:  # such as a variable's bytes that are no UTF-8
+            raise InvalidRequestError(f"namespace={namespace!r}: expected a text") from None
         super().__init__(ttl=ttl, clock=clock, rng=rng)
         self.namespace = namespace
 

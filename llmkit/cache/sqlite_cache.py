@@ -7,6 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,6 +106,8 @@ class SQLiteCache(SharedCache):
     ) -> None:
         if not str(path) or "\0" in str(path):
             raise InvalidRequestError("path: expected a file's name")
+        if str(path) == ":memory:":
+            raise InvalidRequestError("path=':memory:': for a cache in memory take MemoryCache()")
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
             if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
                 raise InvalidRequestError(f"{name}={bound!r}: expected a whole number, 1 or more")
@@ -126,9 +129,10 @@ class SQLiteCache(SharedCache):
             return None
         expires, kept, squeezed, body = row
         try:
-            return Entry(stretch(body, squeezed), float(expires), float(kept))
+            entry = Entry(stretch(body, squeezed), float(expires), float(kept))
         except (AttributeError, TypeError, ValueError):  # somebody else's row, of other types
             return None
+        return entry if isfinite(entry.expires_at) and isfinite(entry.kept_until) else None
 
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
         """Stores an entry; see `LLMCache.keep`."""

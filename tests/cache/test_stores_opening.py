@@ -134,7 +134,13 @@ def test_what_is_no_cache(given: Any) -> None:
         open_cache(given)
 
 
-@pytest.mark.parametrize("url", ["memory", "sqlite://", "sqlite:///", "sqlite://x", "ftp://x"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("memory", "ftp://x", "sqlite://", "sqlite:///", "sqlite://x"),
+        *("sqlite:///:memory:", "sqlite:///c.db?mode=ro"),
+    ],
+)
 def test_what_is_no_url(url: str) -> None:
     """It is said what was expected."""
     with pytest.raises(ConfigurationError, match="expected"):

@@ -349,3 +349,67 @@ def test_a_lock_that_is_held_is_told_while_somebody_writes(tmp_path: Path) -> No
     assert holder.renew("k", "one", 60.0)
     holder.close()
     waiter.close()
+
+
+def test_a_clock_that_is_put_back_leaves_no_lock_behind(path: Path, clock: Clock) -> None:
+    """A dead process's lock from before then isn't held for hours; a living one's is renewed."""
+    cache = SQLiteCache(path, clock=clock)
+    assert cache.acquire("dead", "one", 2.0) == "granted"
+    assert cache.acquire("alive", "one", 2.0) == "granted"
+    clock.now -= 7200
+    assert cache.renew("alive", "one", 2.0)
+    assert cache.acquire("alive", "two", 2.0) == "held"
+    assert cache.acquire("dead", "two", 2.0) == "granted"
+    assert not cache.renew("dead", "one", 2.0)
+    assert cache.acquire("dead", "three", 2.0) == "held"
+
+
+@pytest.mark.parametrize("value", ["9e999", "-9e999", "'x'", "x'00'"])
+@pytest.mark.parametrize("column", ["expires", "kept"])
+def test_a_row_without_a_sensible_time_is_a_miss(
+    cache: SQLiteCache, path: Path, column: str, value: str
+) -> None:
+    """Whatever else writes into the file makes no entry that lives forever."""
+    assert cache.set("key", 1)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(f"UPDATE llmkit_cache_1 SET {column} = {value}")
+    assert cache.read("key", stale=True) is None
+    assert cache.set("key", 2)
+    assert cache.get("key") == 2
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE llmkit_cache_1 (a, b)",
+        "CREATE TABLE llmkit_cache_1 (id INTEGER PRIMARY KEY, namespace, key, expires, kept, body)",
+        "CREATE VIEW llmkit_cache_1 AS SELECT 1 AS a",
+    ],
+)
+def test_a_foreign_table_of_the_same_name(path: Path, statement: str) -> None:
+    """It is left as it is, and the cache counts as one that can't be used."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(statement)
+        before = other.execute("SELECT sql FROM sqlite_master WHERE name = 'llmkit_cache_1'")
+        said = before.fetchall()
+        cache = SQLiteCache(path)
+        assert not cache.set("key", 1)
+        assert cache.get("key") is None
+        assert not cache.clear()
+        assert cache.stats()["errors"] + cache.stats()["skipped"] >= 3
+        after = other.execute("SELECT sql FROM sqlite_master WHERE name = 'llmkit_cache_1'")
+        assert after.fetchall() == said
+
+
+@pytest.mark.parametrize("path", [":memory:", "", "a\0b"])
+def test_what_is_no_file_is_refused(path: str) -> None:
+    """No file of the name `:memory:` comes into being."""
+    with pytest.raises(InvalidRequestError, match="path"):
+        SQLiteCache(path)
+
+
+def test_a_namespace_is_a_text(path: Path) -> None:
+    """Half a surrogate pair, as of a variable that is no UTF-8, would fail every operation."""
+    for namespace in ("", "\udc80"):
+        with pytest.raises(InvalidRequestError, match="namespace="):
+            SQLiteCache(path, namespace)
