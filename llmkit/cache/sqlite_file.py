@@ -215,17 +215,41 @@ _databases: weakref.WeakSet[Database] = weakref.WeakSet()
 _inherited: list[Connection] = []
 
 
+class _Forking:
+    """Lets one thread fork at a time: two would wait for each other's databases."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._forker: int | None = None
+
+    def begin(self) -> None:
+        if self._lock.acquire(timeout=2 * _BEFORE_FORK):
+            self._forker = threading.get_ident()
+            for database in list(_databases):
+                database.before_fork()
+
+    def end(self) -> None:
+        if self._forker == threading.get_ident():  # else another's fork took too long
+            for database in list(_databases):
+                database.after_fork()
+            self._forker = None
+            self._lock.release()
+
+
+_forking = _Forking()
+
+
 def _before_fork() -> None:
-    for database in list(_databases):
-        database.before_fork()
+    _forking.begin()
 
 
 def _after_fork() -> None:
-    for database in list(_databases):
-        database.after_fork()
+    _forking.end()
 
 
 def _in_child() -> None:
+    global _forking
+    _forking = _Forking()
     for database in list(_databases):
         database.in_child()
 

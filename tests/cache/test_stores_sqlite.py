@@ -413,3 +413,31 @@ def test_a_namespace_is_a_text(path: Path) -> None:
     for namespace in ("", "\udc80"):
         with pytest.raises(InvalidRequestError, match="namespace="):
             SQLiteCache(path, namespace)
+
+
+def test_many_threads_fork_at_once(cache: SQLiteCache) -> None:
+    """Forks beside forks, and beside reads, wait for each other a little, and never for good."""
+    assert cache.set("key", 1)
+    ended, codes, over = [], [], time.monotonic() + 1.0
+
+    def child() -> None:
+        assert cache.get("key") == 1
+
+    def fork() -> None:
+        while time.monotonic() < over:
+            codes.append(in_child(child))
+        ended.append("forks")
+
+    def read() -> None:
+        while time.monotonic() < over:
+            cache.get("key")
+        ended.append("reads")
+
+    threads = [threading.Thread(target=each, daemon=True) for each in (fork, read, fork, read) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(ended) == len(threads)
+    assert set(codes) == {0}
+    assert cache.get("key") == 1
