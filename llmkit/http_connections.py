@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import httpcore2
 
 __all__ = ["Connections"]
+
+# Seconds between two looks at the idle connections that are not in use.
+SWEEP_EVERY = 1.0
 
 _Idle = collections.deque[httpcore2.ConnectionInterface]
 
@@ -26,12 +30,20 @@ class Connections:
 
     Args:
         route: Makes the connections; httpcore2's pool, of which nothing else is used.
-        most_idle: How many idle ones are kept.
+        most_idle: How many idle ones are kept; for a moment there may be more.
+        clock: Seconds that never run backwards.
     """
 
-    def __init__(self, route: httpcore2.ConnectionPool, most_idle: int) -> None:
+    def __init__(
+        self,
+        route: httpcore2.ConnectionPool,
+        most_idle: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._route = route
         self._most_idle = most_idle
+        self._clock = clock
+        self._sweep_at = clock() + SWEEP_EVERY
         self._all: list[httpcore2.ConnectionInterface] = []
         self._idle: dict[tuple[bytes, bytes, int], _Idle] = {}
 
@@ -49,6 +61,8 @@ class Connections:
         """
         origin = request.url.origin
         idle = self._idle.setdefault((origin.scheme, origin.host, origin.port), _Idle())
+        if self._clock() >= self._sweep_at:
+            self._sweep()
         while True:
             connection = self._take(idle)
             try:
@@ -86,12 +100,12 @@ class Connections:
             except IndexError:
                 return None
             if not connection.is_closed() and not connection.has_expired():
-                self._sweep()
                 return connection
             self._drop(connection)
 
     def _sweep(self) -> None:
         """Closes the idle connections that have been so for too long, and those too many."""
+        self._sweep_at = self._clock() + SWEEP_EVERY
         lines = tuple(self._idle.values())
         for idle in lines:
             with contextlib.suppress(IndexError, ValueError):  # another thread was faster

@@ -14,8 +14,15 @@ MOST_IDLE = 4
 
 
 @pytest.fixture
-def pool() -> Iterator[Connections]:
-    pool = Connections(httpcore2.ConnectionPool(keepalive_expiry=60.0), MOST_IDLE)
+def moments() -> list[float]:
+    """What the pool's clock has shown; the last one counts."""
+    return [0.0]
+
+
+@pytest.fixture
+def pool(moments: list[float]) -> Iterator[Connections]:
+    route = httpcore2.ConnectionPool(keepalive_expiry=60.0)
+    pool = Connections(route, MOST_IDLE, clock=lambda: moments[-1])
     yield pool
     for connection in pool:
         connection.close()
@@ -75,11 +82,15 @@ def test_a_connection_serves_one_request_at_a_time(
 
 
 def test_no_more_than_so_many_are_kept(
-    pool: Connections, server: ProviderServer, second_server: ProviderServer
+    pool: Connections,
+    server: ProviderServer,
+    second_server: ProviderServer,
+    moments: list[float],
 ) -> None:
-    """The oldest are closed, of whatever address, by the next request."""
+    """The oldest are closed, of whatever address, by the next request of another second."""
     ask_together(pool, server, MOST_IDLE)
     ask_together(pool, second_server, 3)
+    moments.append(1.5)
     ask(pool, second_server)
     assert len(list(pool)) <= MOST_IDLE + 1  # the one that was in use came back
     asked = [request.connection for request in second_server.requests]
@@ -88,7 +99,10 @@ def test_no_more_than_so_many_are_kept(
 
 
 def test_old_idle_connections_are_closed_by_later_requests(
-    pool: Connections, server: ProviderServer, second_server: ProviderServer
+    pool: Connections,
+    server: ProviderServer,
+    second_server: ProviderServer,
+    moments: list[float],
 ) -> None:
     """What a busy minute opened is not kept for ever, though it is never used again."""
     ask_together(pool, server, 4)
@@ -96,6 +110,8 @@ def test_old_idle_connections_are_closed_by_later_requests(
     for each in pool:
         each._connection._expire_at = 0.0  # type: ignore[attr-defined]  # a minute later
     ask(pool, second_server)
+    assert len(list(pool)) == 5  # nobody looked yet
+    moments.append(1.5)
     ask(pool, second_server)
     assert len(list(pool)) == 1
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from llmkit.cache.base import Allowance, Found, LLMCache, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Found, LLMCache, Lock
 from llmkit.cache.memory import MemoryCache
 from llmkit.cache.opening import (
     cache_result,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from llmkit.cache.base import Allowance, Found, LLMCache, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Found, LLMCache, Lock
 from llmkit.cache.entry import Entry, encode_value
 from llmkit.errors import InvalidRequestError
 from llmkit.log import get_logger

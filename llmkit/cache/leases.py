@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from llmkit.cache.base import Allowance, Found, LLMCache, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Found, LLMCache, Lock
 from llmkit.cache.flights import Flights, wait_in_scope
 from llmkit.log import get_logger
 from llmkit.process_local import ProcessLocal

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llmkit.cache.base import DEFAULT_TTL, Allowance, Found, LLMCache
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import DEFAULT_TTL, Found, LLMCache
 from llmkit.cache.entry import Entry, decode_value
 from llmkit.errors import InvalidRequestError
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from llmkit.cache.base import DEFAULT_TTL, Allowance, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import DEFAULT_TTL, Lock
 from llmkit.cache.breaker import StoreFailed
 from llmkit.cache.entry import FORMAT, Entry, pack, unpack
 from llmkit.cache.redis_link import Refused, check_installed

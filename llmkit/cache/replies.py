@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from llmkit.cache.base import Allowance, Found, LLMCache
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Found, LLMCache
 from llmkit.cache.guarded import guarded
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once

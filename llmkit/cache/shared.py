@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from llmkit.cache.base import DEFAULT_TTL, Allowance, LLMCache
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import DEFAULT_TTL, LLMCache
 from llmkit.cache.breaker import StoreFailed, StoreSkipped
 from llmkit.cache.entry import to_utf8
 from llmkit.errors import InvalidRequestError

@@ -11,7 +11,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llmkit.cache.base import DEFAULT_TTL, Allowance, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import DEFAULT_TTL, Lock
 from llmkit.cache.breaker import Breaker, StoreFailed
 from llmkit.cache.entry import FORMAT, Entry, squeeze, stretch
 from llmkit.cache.shared import DEFAULT_NAMESPACE, SharedCache, digest
@@ -28,6 +29,9 @@ T = TypeVar("T")
 TIDY_EVERY = 256
 TIDY_PART = 16
 _BATCH = 200
+
+# A lock that has so many times its life before it is from before the clock was put back.
+_LONGEST = 10
 
 _ENTRIES = f"llmkit_cache_{FORMAT}"
 _LOCKS = f"llmkit_locks_{FORMAT}"
@@ -58,9 +62,9 @@ DELETE FROM {_ENTRIES} WHERE id IN (SELECT id FROM {_ENTRIES} WHERE kept <= ? LI
 _EVICT = f"DELETE FROM {_ENTRIES} WHERE id IN (SELECT id FROM {_ENTRIES} ORDER BY kept LIMIT ?)"
 _ACQUIRE = f"""
 INSERT INTO {_LOCKS} VALUES (?, ?, ?, ?) ON CONFLICT (namespace, key) DO UPDATE SET
-    token = excluded.token, until = excluded.until WHERE until <= ?
+    token = excluded.token, until = excluded.until WHERE until <= ? OR until > ?
 """
-_HELD = f"SELECT 1 FROM {_LOCKS} WHERE namespace = ? AND key = ? AND until > ?"
+_HELD = f"SELECT 1 FROM {_LOCKS} WHERE namespace = ? AND key = ? AND until > ? AND until <= ?"
 _RENEW = f"""
 UPDATE {_LOCKS} SET until = ? WHERE namespace = ? AND key = ? AND token = ? AND until > ?
 """
@@ -226,9 +230,10 @@ class SQLiteCache(SharedCache):
         # A file has one writer at a time: who can't get the lock is told so by a read, which waits
         # for nobody. Who may get it gets it by one statement, whatever that read has seen.
         now = self.clock()
-        if self._run(until, self._reading, _one, _HELD, (*at, now)) is not None:
+        longest = now + _LONGEST * ttl
+        if self._run(until, self._reading, _one, _HELD, (*at, now, longest)) is not None:
             return "held"
-        values = (*at, token, now + ttl, now)
+        values = (*at, token, now + ttl, now, longest)
         return "granted" if self._run(until, self._writing, _changed, _ACQUIRE, values) else "held"
 
     def _keep(self, until: float, values: tuple[Any, ...]) -> bool:

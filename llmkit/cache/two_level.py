@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmkit.cache.base import Allowance, Found, LLMCache, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Found, LLMCache, Lock
 from llmkit.cache.entry import Entry
 
 __all__ = ["TwoLevelCache"]

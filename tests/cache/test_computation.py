@@ -23,7 +23,8 @@ from hypothesis import given, settings, strategies as st
 
 import llmkit
 from llmkit.cache import LLMCache, cached
-from llmkit.cache.base import Allowance, Found
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Found
 from llmkit.cache.computation import Computation
 from llmkit.cache.entry import Entry
 from llmkit.cache.memory import MemoryCache

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from llmkit.cache import leases
-from llmkit.cache.base import Allowance, Lock
+from llmkit.cache.allowance import Allowance
+from llmkit.cache.base import Lock
 from llmkit.cache.leases import UNKEPT, Answered, LeasePolicy, answer_once, ask_once
 from llmkit.cache.memory import MemoryCache
 from llmkit.cache.replies import CacheUse, ReplyCache

@@ -371,7 +371,7 @@ def test_a_row_without_a_sensible_time_is_a_miss(
 ) -> None:
     """Whatever else writes into the file makes no entry that lives forever."""
     assert cache.set("key", 1)
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(f"UPDATE llmkit_cache_1 SET {column} = {value}")
     assert cache.read("key", stale=True) is None
     assert cache.set("key", 2)
@@ -388,7 +388,7 @@ def test_a_row_without_a_sensible_time_is_a_miss(
 )
 def test_a_foreign_table_of_the_same_name(path: Path, statement: str) -> None:
     """It is left as it is, and the cache counts as one that can't be used."""
-    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute(statement)
         before = other.execute("SELECT sql FROM sqlite_master WHERE name = 'llmkit_cache_1'")
         said = before.fetchall()
