@@ -187,17 +187,9 @@ class BaseLLMAdapter(CallReader, ABC):
         Raises:
             LLMError: Whatever went wrong, by its class and code.
         """
-        given = {
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "use_cache": use_cache,
-        }
-        if stop_sequences is not None:
-            kwargs["stop"] = stop_sequences
-        if not retry_on_failure:
-            kwargs["max_retries"] = 0
-        return self.run(*self.read_call(prompt, {**kwargs, **given}))
+        given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
+        further = _renamed(kwargs, stop_sequences, retry_on_failure)
+        return self.run(*self.read_call(prompt, {**further, **given, "use_cache": use_cache}))
 
     def stream(
         self,
@@ -227,11 +219,8 @@ class BaseLLMAdapter(CallReader, ABC):
             LLMError: There was no first chunk.
         """
         given = {"max_tokens": max_tokens, "temperature": temperature, "top_p": top_p}
-        if stop_sequences is not None:
-            kwargs["stop"] = stop_sequences
-        if not retry_on_failure:
-            kwargs["max_retries"] = 0
-        return self.run_stream(*self.read_call(prompt, {**kwargs, **given}, streamed=True))
+        further = _renamed(kwargs, stop_sequences, retry_on_failure)
+        return self.run_stream(*self.read_call(prompt, {**further, **given}, streamed=True))
 
     def run(self, request: Request, options: CallOptions) -> Completion:
         """Makes a checked request. Client uses this; see `pipeline.complete`."""
@@ -379,3 +368,16 @@ class BaseLLMAdapter(CallReader, ABC):
 
     def _ping(self) -> None:
         """Asks the provider for something that costs nothing."""
+
+
+def _renamed(
+    kwargs: dict[str, Any], stop_sequences: object, retry_on_failure: bool
+) -> dict[str, Any]:
+    """Says by `Client.complete`'s words what `generate` has others for."""
+    if stop_sequences is not None:
+        if kwargs.get("stop") is not None:
+            raise InvalidRequestError("stop and stop_sequences are the same: give one of them")
+        kwargs["stop"] = stop_sequences
+    if not retry_on_failure:
+        kwargs["max_retries"] = 0
+    return kwargs
