@@ -99,22 +99,31 @@ class Database:
                 _close(self._idle.pop())
 
     def _enter(self, until: float) -> None:
-        with self._changed:
+        # In bounded time: a signal handler may have interrupted the thread that holds the lock.
+        if not self._changed.acquire(timeout=max(0.0, until - time.monotonic())):
+            raise StoreSkipped("all connections are busy")
+        try:
             while self._forker or self._used >= MAX_CONNECTIONS:
                 left = until - time.monotonic()
                 if left <= 0.0:
                     raise StoreSkipped("all connections are busy")
                 self._changed.wait(left)
             self._used += 1
+        finally:
+            self._changed.release()
 
     def _leave(self, connection: Connection | None) -> None:
-        if connection is not None:
-            if connection.in_transaction:
-                connection.rollback()
-            self._idle.append(connection)
-        with self._changed:
-            self._used -= 1
-            self._changed.notify_all()
+        try:
+            if connection is not None:
+                if connection.in_transaction:
+                    connection.rollback()
+                self._idle.append(connection)
+        except sqlite3.Error:  # what it was used for has its result, or its own error
+            _close(connection)
+        finally:
+            with self._changed:
+                self._used -= 1
+                self._changed.notify_all()
 
     def _take(self, until: float) -> Connection:
         identity = _identity(self._path)
