@@ -230,19 +230,28 @@ class _Forking:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._forker: int | None = None
+        self._held: list[Database] = []
 
     def begin(self) -> None:
         if self._lock.acquire(timeout=2 * _BEFORE_FORK):
             self._forker = threading.get_ident()
-            for database in list(_databases):
+            self._held = _all_databases()
+            for database in self._held:
                 database.before_fork()
 
     def end(self) -> None:
         if self._forker == threading.get_ident():  # else another's fork took too long
-            for database in list(_databases):
+            held, self._held = self._held, []
+            for database in held:
                 database.after_fork()
             self._forker = None
             self._lock.release()
+
+
+def _all_databases() -> list[Database]:
+    while True:
+        with contextlib.suppress(RuntimeError):  # another thread has just made one
+            return list(_databases)
 
 
 _forking = _Forking()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,12 +36,19 @@ def test_a_rollback_that_fails_takes_no_place(
     database = Database(str(tmp_path / "a.db"), SCHEMA)
     busy = sqlite3.OperationalError("database is locked")
     busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
-    with pytest.raises(StoreTimeout), database.use(soon()) as connection:
-        connection.execute("BEGIN IMMEDIATE")
-        raise busy
+    used: list[Connection] = []
+
+    def fail() -> None:
+        with database.use(soon()) as connection:
+            used.append(connection)
+            connection.execute("BEGIN IMMEDIATE")
+            raise busy
+
+    with pytest.raises(StoreTimeout):
+        fail()
     assert database._used == 0
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
-        connection.execute("SELECT 1")
+        used[0].execute("SELECT 1")
 
 
 def test_a_signal_handler_never_waits_for_the_thread_that_it_interrupted(
@@ -75,3 +83,33 @@ def test_a_signal_handler_never_waits_for_the_thread_that_it_interrupted(
 def use_once(database: Database) -> None:
     with database.use(soon()):
         pass
+
+
+def test_a_database_made_during_a_fork_leaves_nothing_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end of a fork frees what its begin has held, whatever other threads make meanwhile."""
+
+    class Growing(list[Database]):
+        """As a WeakSet behaves to which another thread adds in the midst of a look."""
+
+        left = 0
+
+        def __iter__(self) -> Iterator[Database]:
+            if self.left:
+                self.left -= 1
+                raise RuntimeError("Set changed size during iteration")
+            return super().__iter__()
+
+    database = Database(str(tmp_path / "a.db"), SCHEMA)
+    databases = Growing([database])
+    monkeypatch.setattr(sqlite_file, "_databases", databases)
+    forking = sqlite_file._Forking()
+    databases.left = 1
+    forking.begin()
+    assert database._forker is not None
+    databases.left = 1
+    forking.end()
+    assert database._forker is None
+    assert not forking._lock.locked()
+    use_once(database)
