@@ -129,7 +129,10 @@ class _Calls(Parts):
             named = named.func
         self.name = f"{named.__module__}.{getattr(named, '__qualname__', brief(named))}"
         try:
-            self.signature = None if key is not None else inspect.signature(function)
+            # Its own: what a decorator wraps may have other defaults, and other parameters.
+            self.signature = (
+                None if key is not None else inspect.signature(function, follow_wrapped=False)
+            )
             self._computation = Computation(function, loose=key is not None)
         except (NoTextError, ValueError) as error:
             raise _no_key(self.name, error) from error

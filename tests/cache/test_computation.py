@@ -43,6 +43,20 @@ def text_of(function: Callable[..., Any]) -> str:
     return Computation(function, loose=False).text()
 
 
+def test_a_decorators_own_parameters_count(store: MemoryCache) -> None:
+    """Arguments are those of the decorated function, not of the one that a decorator wraps."""
+
+    def inner(a: int, b: int = 1) -> int:
+        return a + b
+
+    @cached(cache=store)
+    @functools.wraps(inner)
+    def outer(a: int, b: int = 2, *, more: int = 0) -> int:
+        return inner(a, b) + more
+
+    assert [outer(5), outer(5, 1), outer(5, more=10)] == [7, 6, 17]
+
+
 # --- functions -----------------------------------------------------------------------------------
 
 
