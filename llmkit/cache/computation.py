@@ -224,9 +224,11 @@ class _Writer:
         # A default that has no text is seen as an argument wherever it is used.
         loose, self._loose = self._loose, self._loose or len(self._around) == 1
         defaults = self._all((function.__defaults__, function.__kwdefaults__), f"{name}: a default")
+        noted = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
+        attributes = [self.write(noted, f"{name}: an attribute")] if noted else []
         self._loose = loose
         place = (home_of(function), function.__qualname__)
-        return ["function", *place, self._code(code, name), defaults, held]
+        return ["function", *place, self._code(code, name), defaults, held, *attributes]
 
 
 def home_of(named: Any) -> str:

@@ -57,6 +57,28 @@ def test_a_decorators_own_parameters_count(store: MemoryCache) -> None:
     assert [outer(5), outer(5, 1), outer(5, more=10)] == [7, 6, 17]
 
 
+def test_attributes_of_functions_count(store: MemoryCache) -> None:
+    """What a function that is closed over carries as an attribute is part of the computation."""
+
+    def make(number: int) -> Any:
+        @cached(cache=store)
+        def by_itself() -> Any:
+            return by_itself.number  # type: ignore[attr-defined]
+
+        by_itself.number = number  # type: ignore[attr-defined]
+        return by_itself
+
+    def make_early(number: int) -> Any:
+        def helper() -> Any:
+            return helper.number  # type: ignore[attr-defined]
+
+        helper.number = number  # type: ignore[attr-defined]
+        return cached(cache=store)(lambda: helper())
+
+    assert [make_early(1)(), make_early(2)()] == [1, 2]
+    assert [make(1)(), make(2)()] == [1, 2]
+
+
 # --- functions -----------------------------------------------------------------------------------
 
 
