@@ -280,6 +280,21 @@ def test_a_truncated_answer_is_for_who_asks_for_it(store: LLMCache) -> None:
     assert replies.answer("k", wanted, never).text == "whole"
 
 
+def test_an_answer_that_is_not_kept_leaves_what_others_may_use(
+    store: LLMCache, clock: Clock
+) -> None:
+    """A call that takes no truncated or expired answer does not take them from those that do."""
+    replies, cut = ReplyCache(store), lambda: answer("cut", finish_reason="length")
+    wanted = CacheUse(truncated=True)
+    replies.answer("k", wanted, cut)
+    replies.answer("old", CacheUse(ttl=10, stale_ttl=1000), answer)
+    replies.answer("k", USE, cut)
+    assert replies.find("k", use=wanted) is not None
+    clock.now += 11
+    replies.answer("old", USE, cut)
+    assert replies.find_stale("old") is not None
+
+
 def test_time_to_live_and_stale_time(store: LLMCache, clock: Clock) -> None:
     """An answer is given for its time, then only when everything fails, then not at all."""
     replies = ReplyCache(store)
