@@ -64,22 +64,22 @@ class Connections:
         if self._clock() >= self._sweep_at:
             self._sweep()
         while True:
-            connection = self._take(idle)
+            connection = None
             try:
+                connection = self._take(idle)
                 if connection is None:
                     connection = self._route.create_connection(origin)
                     self._all.append(connection)
                 reply = connection.handle_request(request)
+                body = cast("Iterable[bytes]", reply.stream)
+                reply.stream = _Turn(body, connection, idle, self)
+                return reply
             except httpcore2.ConnectionNotAvailable:  # closed meanwhile; nothing was sent
                 self._drop(connection)
             except BaseException:
                 # As httpcore2 does, but for a tunnel that fails after the proxy has agreed to it.
                 self._drop(connection)
                 raise
-            else:
-                body = cast("Iterable[bytes]", reply.stream)
-                reply.stream = _Turn(body, connection, idle, self)
-                return reply
 
     def give_back(self, connection: httpcore2.ConnectionInterface, idle: _Idle) -> None:
         """Keeps a connection whose reply is closed, if it can be used again.
@@ -88,10 +88,14 @@ class Connections:
             connection: The connection.
             idle: Where the idle ones of its origin are.
         """
-        if connection.is_idle() and not connection.has_expired():
-            idle.append(connection)
-        else:
-            self._drop(connection)
+        kept = False
+        try:
+            kept = connection.is_idle() and not connection.has_expired()
+            if kept:
+                idle.append(connection)
+        finally:
+            if not kept:  # Ctrl-C included
+                self._drop(connection)
 
     def _take(self, idle: _Idle) -> httpcore2.ConnectionInterface | None:
         while True:
@@ -99,8 +103,12 @@ class Connections:
                 connection = idle.pop()
             except IndexError:
                 return None
-            if not connection.is_closed() and not connection.has_expired():
-                return connection
+            try:
+                if not connection.is_closed() and not connection.has_expired():
+                    return connection
+            except BaseException:  # Ctrl-C, perhaps: it is in nobody's hands any more
+                self._drop(connection)
+                raise
             self._drop(connection)
 
     def _sweep(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import httpcore2
 import pytest
 
+from llmkit import http_connections
 from llmkit.http_connections import Connections
 from llmkit.testing import Answer, ProviderServer
 
@@ -154,3 +155,29 @@ def test_a_reply_that_breaks_leaves_no_connection(
     server.answer = Answer("x" * 100)
     open_reply(pool, server).close()
     assert list(pool) == []
+
+
+@pytest.mark.parametrize("moment", ["taken", "given back", "replied"])
+def test_an_interrupt_leaves_no_connection(
+    pool: Connections, server: ProviderServer, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """A connection that nobody holds any more is closed, at whatever step Ctrl-C comes."""
+
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    ask(pool, server)
+    (connection,) = pool
+    reply = open_reply(pool, server) if moment == "given back" else None
+    if moment == "replied":
+        monkeypatch.setattr(http_connections, "_Turn", interrupt)
+    else:
+        monkeypatch.setattr(connection, "has_expired", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        if reply is None:
+            ask(pool, server)
+        else:
+            reply.read()
+            reply.close()
+    assert list(pool) == []
+    assert connection.is_closed()
