@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from typing import Any
@@ -17,7 +17,7 @@ from llmkit.models import (
     list_available_models,
 )
 from llmkit.performance import get_performance_tracker
-from llmkit.request.checks import check_whole
+from llmkit.request.checks import check_filled, check_whole
 from llmkit.settings import get_settings
 
 __all__ = ["STRATEGIES", "select_models"]
@@ -59,9 +59,10 @@ class _Task:
 
     @classmethod
     def read(cls, context: Mapping[str, Any] | None) -> _Task:
+        if context is not None and not isinstance(context, Mapping):
+            raise InvalidRequestError(f"task_context={brief(context)}: expected a mapping")
         given = dict(context or {})
-        words = given.pop("required_capabilities", None) or ()
-        capabilities = frozenset((words,) if isinstance(words, str) else words)
+        capabilities = _words(given.pop("required_capabilities", None))
         tokens = check_whole("estimated_tokens", given.pop("estimated_tokens", None), 0)
         ceiling = given.pop("max_cost", None)
         if given:
@@ -117,6 +118,8 @@ def select_models(
         raise InvalidRequestError(
             f"strategy={brief(strategy)}: expected one of {', '.join(STRATEGIES)}"
         )
+    if requested_model is not None:
+        check_filled("requested_model", requested_model)
     task = _Task.read(task_context)
     chosen = _by_default(task, requested_model) if strategy == "default" else None
     if chosen is None:
@@ -245,6 +248,13 @@ _ORDERS: Mapping[str, Callable[[ModelInfo], Any]] = {
     "fastest": _latency,
     "largest_context": _size,
 }
+
+
+def _words(words: Any) -> frozenset[str]:
+    given = (words,) if isinstance(words, str) else words or ()
+    if not isinstance(given, Iterable) or not all(isinstance(word, str) for word in given):
+        raise InvalidRequestError(f"required_capabilities={brief(words)}: expected words")
+    return frozenset(given)
 
 
 def _usd(amount: object) -> Decimal:

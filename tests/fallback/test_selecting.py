@@ -240,6 +240,11 @@ def test_a_model_at_home_is_chosen_where_a_setting_names_it(
         ({"task_context": {"max_cost": "much"}}, "max_cost"),
         ({"task_context": {"max_cost": -1}}, "max_cost"),
         ({"task_context": {"max_cost": float("nan")}}, "max_cost"),
+        ({"task_context": ["vision"]}, "task_context"),
+        ({"task_context": {"required_capabilities": 3}}, "required_capabilities"),
+        ({"task_context": {"required_capabilities": [3]}}, "required_capabilities"),
+        ({"requested_model": ""}, "requested_model"),
+        ({"requested_model": 3}, "requested_model"),
     ],
 )
 def test_what_can_not_be_meant_is_refused(arguments: dict[str, Any], names: str) -> None:
