@@ -144,14 +144,20 @@ class BaseLLMAdapter(CallReader, ABC):
         return True
 
     def asks_like(self, other: BaseLLMAdapter) -> bool:
-        """Says whether another adapter asks the same model at the same place with the same key.
+        """Says whether another adapter was made to ask the same model, place and account.
 
         Args:
             other: The other one.
+
+        Returns:
+            True only if they are of one class, and were given the same key, address and settings:
+            settings have keys and addresses, too.
         """
         return self is other or (
-            (self.provider, self.model, self.api_base, self._api_key)
+            type(self) is type(other)
+            and (self.provider, self.model, self.api_base, self._api_key)
             == (other.provider, other.model, other.api_base, other._api_key)
+            and self.settings == other.settings
         )
 
     def load_ahead(self) -> None:

@@ -25,6 +25,7 @@ from llmkit import (
     LLMTimeoutError,
     RateLimitError,
     Request,
+    Settings,
     StreamInterruptedError,
     deadline,
     execute_llm_with_fallback,
@@ -712,3 +713,20 @@ def test_timeouts_and_limits_are_told_apart(servers: Servers) -> None:
         ask(chain(servers[:2]), timeout=0.9)
     assert [type(each) for each in caught.value.errors] == [LLMTimeoutError, RateLimitError]
     assert caught.value.errors[1].retry_after == 60
+
+
+@pytest.mark.parametrize(("own", "asked"), [("sk-other", 2), ("sk-test", 1)])
+def test_another_account_stands_in(own: str, asked: int) -> None:
+    """The same model is a fallback by the settings of another account, and none by equal ones."""
+    with ProviderServer(Answer(status=503)) as server:
+
+        def account(key: str) -> BaseLLMAdapter:
+            settings = Settings(openai_api_key=key, openai_api_base=server.base_url("openai"))
+            return get_adapter("gpt-6-luna", settings=settings)
+
+        with pytest.raises(LLMError):
+            Client(max_retries=0).complete(
+                "Hi", model=account("sk-test"), fallbacks=[account(own)], use_cache=False
+            )
+        keys = {request.headers["authorization"] for request in server.requests}
+        assert (len(server.requests), keys) == (asked, {"Bearer sk-test", f"Bearer {own}"})
