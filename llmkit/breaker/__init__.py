@@ -337,7 +337,8 @@ def soonest_to_close(errors: Sequence[BaseException | None]) -> int | None:
         errors: What each of several models failed of; None for one that did not fail.
 
     Returns:
-        The number, from 0, of the one whose circuit closes first, if those of all are open.
+        The number, from 0, of the one whose circuit closes first; None unless there are several
+        and the circuits of all are open.
     """
     waits = [
         error.retry_after or 0.0

@@ -30,8 +30,9 @@ class Racer(Generic[T]):
 
     Attributes:
         name: What it is called: its model.
-        run: Does it, on a thread of its own, inside a Scope of its own; told whether it has to be
-            done although its circuit is open.
+        run: Does it, on a thread of its own, inside a Scope of its own, told False; or, after a
+            race in which all circuits were open, on the caller's thread, told True: its circuit
+            does not count.
         head_start: Seconds after which the next one starts, if this one has not arrived; None
             starts the next one at once.
         provider: Its model's provider, for its errors; None without one.
@@ -123,11 +124,11 @@ class _Race(Generic[T]):
         if good is None:
             if self._around.cancelled:  # the racers were quicker to say so
                 self._around.check("waiting for the first of several models")
-            good = self._ask_all_the_same()
+            good = self._ask_in_spite()
         return good
 
-    def _ask_all_the_same(self) -> tuple[int, T]:
-        """Asks one whose circuit is open, if those of all are."""
+    def _ask_in_spite(self) -> tuple[int, T]:
+        """Asks one in spite of its open circuit, if those of all are open."""
         at = soonest_to_close([self._errors.get(at) for at in range(len(self._racers))])
         if at is not None:
             try:
