@@ -42,10 +42,13 @@ def open_reply(pool: Connections, server: ProviderServer) -> httpcore2.Response:
     return pool.handle_request(httpcore2.Request("GET", url, headers=headers))
 
 
-def ask(pool: Connections, server: ProviderServer) -> None:
-    reply = open_reply(pool, server)
+def read(reply: httpcore2.Response) -> None:
     reply.read()
     reply.close()
+
+
+def ask(pool: Connections, server: ProviderServer) -> None:
+    read(open_reply(pool, server))
 
 
 def ask_together(pool: Connections, server: ProviderServer, count: int) -> None:
@@ -174,10 +177,6 @@ def test_an_interrupt_leaves_no_connection(
     else:
         monkeypatch.setattr(connection, "has_expired", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        if reply is None:
-            ask(pool, server)
-        else:
-            reply.read()
-            reply.close()
+        ask(pool, server) if reply is None else read(reply)
     assert list(pool) == []
     assert connection.is_closed()

@@ -265,10 +265,13 @@ class ReplyCache:
         value = to_value(reply)
         if value is not None and may_be_kept(reply, use.truncated):
             self._write(key, value, use, allowance)
-        elif self.store.shared and not use.stale_ttl:
+        elif (
+            self.store.shared
+            and not use.stale_ttl
             # What is there, other calls may still use: an expired answer, or a truncated one.
-            if self.store.read(key, stale=True, allowance=allowance) is None:
-                self.store.write(key, UNKEPT, ttl=_UNKEPT_TTL, allowance=allowance)
+            and self.store.read(key, stale=True, allowance=allowance) is None
+        ):
+            self.store.write(key, UNKEPT, ttl=_UNKEPT_TTL, allowance=allowance)
         return value
 
     def _write(self, key: str, value: Any, use: CacheUse, allowance: Allowance | None) -> bool:
