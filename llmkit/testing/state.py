@@ -15,7 +15,9 @@ def reset_state() -> None:
     """Forgets what the calls of this process have taught it, as between two tests.
 
     That is: the tracker's figures, open circuits, spent retry budgets, filled rate limits, and the
-    answers that are cached in memory. Stores outside of the process are left as they are.
+    answers that `get_cache()` and the caches of Clients' URLs hold in memory. Left as they are:
+    stores outside of the process, an `LLMCache` that a test has made itself, settings (see
+    `llmkit.reload_settings`) and registered models.
     """
     get_performance_tracker().reset()
     reset_retry_budgets()
