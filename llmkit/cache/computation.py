@@ -75,13 +75,15 @@ class Computation:
         return text
 
     def _write(self) -> tuple[str, list[tuple[types.CellType, Any]]]:
-        writer = _Writer(self._own, self._loose)
+        writer = _Writer(self._own, loose=self._loose)
         text = _to_text(writer.write(self._function, "the function"))
         return text, writer.seen
 
 
 def exact_text(value: Any, name: str) -> str:
     """Returns a value's text, in which kinds that JSON has one form for differ.
+
+    The order of a dict's names doesn't count.
 
     Args:
         value: The value.
@@ -90,7 +92,7 @@ def exact_text(value: Any, name: str) -> str:
     Raises:
         NoTextError: It has none.
     """
-    return _to_text(_Writer({}, False).write(value, name))
+    return _to_text(_Writer({}, in_order=False).write(value, name))
 
 
 _to_text = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
@@ -102,12 +104,20 @@ class _Writer:
     Args:
         own: What functions assign to by themselves, by the variable's cell, as it was first seen.
         loose: Whether what has no text is left out, instead of refused.
+        in_order: Whether dicts differ by the order of their names.
     """
 
-    def __init__(self, own: dict[int, tuple[types.CellType, list[Any]]], loose: bool) -> None:
+    def __init__(
+        self,
+        own: dict[int, tuple[types.CellType, list[Any]]],
+        *,
+        loose: bool = False,
+        in_order: bool = True,
+    ) -> None:
         self.seen: list[tuple[types.CellType, Any]] = []
         self._own = own
         self._loose = loose
+        self._in_order = in_order
         self._around: list[int] = []
         self._values = 0
 
@@ -156,7 +166,7 @@ class _Writer:
             return [kind.__name__, sorted(self._all(value, name), key=_to_text)]
         if kind in (dict, types.MappingProxyType):
             items = [self._all(item, name) for item in value.items()]
-            return [kind.__name__, sorted(items, key=_to_text)]
+            return [kind.__name__, items if self._in_order else sorted(items, key=_to_text)]
         return None
 
     def _made(self, value: Any, name: str) -> list[Any] | None:
@@ -207,6 +217,10 @@ class _Writer:
 
     def _code_with_values(self, function: types.FunctionType, name: str) -> list[Any]:
         code = function.__code__
+        home = str(function.__globals__.get("__name__"))
+        in_module = function.__globals__ is getattr(sys.modules.get(home), "__dict__", None)
+        if not (in_module or self._loose):
+            raise NoTextError(f"{name} has its global names from elsewhere than a module")
         assigned = _assigned(code)
         held = []
         for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -227,13 +241,16 @@ class _Writer:
         noted = {name: value for name, value in vars(function).items() if name != "__wrapped__"}
         attributes = [self.write(noted, f"{name}: an attribute")] if noted else []
         self._loose = loose
-        place = (home_of(function), function.__qualname__)
+        place = (home_of(function), _home(home), function.__qualname__)
         return ["function", *place, self._code(code, name), defaults, held, *attributes]
 
 
 def home_of(named: Any) -> str:
     """Returns a function's or type's module; for a script's, its file: all are called __main__."""
-    module = str(named.__module__)
+    return _home(str(named.__module__))
+
+
+def _home(module: str) -> str:
     if module not in ("__main__", "__mp_main__"):  # the latter in a process that it spawned
         return module
     return getattr(sys.modules["__main__"], "__file__", None) or "__main__"

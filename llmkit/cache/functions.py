@@ -49,8 +49,9 @@ def cached(
     Two calls share a result only if all of this is the same: the function's module and name (in a
     script, its file and name), its code, the values that it closes over, its defaults, and its
     arguments. Arguments are compared as what they are (`1`, `1.0` and `True` differ, so do a tuple
-    and a list), but for the order of a dict's names. Functions that it closes over count by their
-    own code and values. Another version of Python finds nothing of what this one has kept.
+    and a list), but for the order of a dict's names, which counts only in what it closes over.
+    Functions that it closes over count by their own code and values. Another version of Python
+    finds nothing of what this one has kept.
 
     Not looked at is what it finds by name in its module (other functions, constants), and what
     changes inside of a list or dict that it closes over: `clear_cache()` when that matters.
@@ -103,7 +104,11 @@ def _checked(function: Any) -> Any:
         inspect.isasyncgenfunction,
     )
     usual = hasattr(function, "__qualname__") or isinstance(function, functools.partial)
-    if not usual or isinstance(function, type) or any(each(function) for each in kinds):
+    if (
+        not (usual and callable(function))
+        or isinstance(function, type)
+        or any(each(function) for each in kinds)
+    ):
         raise InvalidRequestError(
             f"cached: expected a function that returns its result, got {brief(function)}"
         )

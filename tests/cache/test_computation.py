@@ -304,14 +304,18 @@ VALUES = st.recursive(
 )
 
 
-def same(one: Any, two: Any) -> bool:
-    """Whether two values are the same for every function, but for the order of names."""
+def same(one: Any, two: Any, in_order: bool) -> bool:
+    """Whether two values are the same for every function, with or without the order of names."""
     if type(one) is not type(two):
         return False
     if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[name], two[name]) for name in one)
+        if one.keys() != two.keys() or (in_order and [*one] != [*two]):
+            return False
+        return all(same(one[name], two[name], in_order) for name in one)
     if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(map(same, one, two))
+        return len(one) == len(two) and all(
+            same(*each, in_order) for each in zip(one, two, strict=True)
+        )
     return repr(one) == repr(two)
 
 
@@ -345,10 +349,41 @@ def test_two_computations_never_share(one: Any, two: Any, place: str) -> None:
     for value in (one, two):
         call(value)
         calls.append(store.stats()["entries"])
-    if same(one, two):
-        assert calls == [1, 1] or place == "constant"  # {'a': 1, 'b': 2} is other code
+    if same(one, two, in_order=place != "argument"):
+        assert calls == [1, 1]
     else:
         assert calls == [1, 2]
+
+
+def test_the_order_of_a_captured_dict_counts() -> None:
+    """What a function closes over it may go through in order; of arguments, only names count."""
+    store = MemoryCache()
+
+    def make(table: dict[str, int]) -> Callable[[], list[str]]:
+        return cached(cache=store)(lambda: list(table))
+
+    assert make({"a": 1, "b": 2})() == ["a", "b"]
+    assert make({"b": 2, "a": 1})() == ["b", "a"]
+    listed = cached(cache=store)(repr_of)
+    assert listed({"a": 1, "b": 2}) == listed({"b": 2, "a": 1})
+
+
+def test_global_names_from_elsewhere_are_refused() -> None:
+    """Two functions of one code that find other things by a name are not to be told apart."""
+    code = eval("lambda: number").__code__
+    for number in (1, 2):
+        function = types.FunctionType(code, {"__name__": __name__, "number": number}, "same")
+        with pytest.raises(InvalidRequestError, match=r"elsewhere than a module.*key="):
+            cached(cache=MemoryCache())(function)
+        assert cached(cache=MemoryCache(), key=lambda: None)(function)() == number
+
+
+def test_a_generator_itself_is_refused() -> None:
+    """It is no function; nor is anything else that can't be called."""
+    wrong: Any
+    for wrong in (iter([]), (each for each in [1]), 5, None):
+        with pytest.raises(InvalidRequestError, match="expected a function"):
+            cached()(wrong)
 
 
 def repr_of(value: Any) -> str:
