@@ -58,7 +58,14 @@ class Connections:
 
         Returns:
             The reply, with its body unread.
+
+        Raises:
+            httpcore2.UnsupportedProtocol: The URL is neither http nor https.
+            Exception: Another of httpcore2's: there was no connection, or it failed.
         """
+        if request.url.scheme not in (b"http", b"https"):
+            scheme = request.url.scheme.decode("ascii", "replace")
+            raise httpcore2.UnsupportedProtocol(f"{scheme}://: expected http:// or https://")
         origin = request.url.origin
         idle = self._idle.setdefault((origin.scheme, origin.host, origin.port), _Idle())
         if self._clock() >= self._sweep_at:
@@ -97,6 +104,13 @@ class Connections:
             if not kept:  # Ctrl-C included
                 self._drop(connection)
 
+    def close_idle(self) -> None:
+        """Closes the connections that nobody uses; one that somebody has just taken is left."""
+        for idle in tuple(self._idle.values()):
+            with contextlib.suppress(IndexError):
+                while True:
+                    self._drop(idle.pop())
+
     def _take(self, idle: _Idle) -> httpcore2.ConnectionInterface | None:
         while True:
             try:
@@ -117,10 +131,16 @@ class Connections:
         lines = tuple(self._idle.values())
         for idle in lines:
             with contextlib.suppress(IndexError, ValueError):  # another thread was faster
-                while sum(map(len, lines)) > self._most_idle or idle[0].has_expired():
-                    oldest = idle[0]
-                    idle.remove(oldest)
-                    self._drop(oldest)
+                while idle[0].has_expired():
+                    self._drop_oldest(idle)
+        while sum(map(len, lines)) > self._most_idle:
+            with contextlib.suppress(IndexError, ValueError):
+                self._drop_oldest(max(lines, key=len))
+
+    def _drop_oldest(self, idle: _Idle) -> None:
+        oldest = idle[0]
+        idle.remove(oldest)
+        self._drop(oldest)
 
     def _drop(self, connection: httpcore2.ConnectionInterface | None) -> None:
         if connection is not None:

@@ -104,7 +104,8 @@ class PooledTransport(httpx2.BaseTransport):
     """Sends requests over pooled connections, one pool per proxy.
 
     Args:
-        size: How many requests may be under way at a time, and how many idle connections are kept.
+        size: How many requests may be under way at a time, and how many idle connections are kept,
+            by each proxy and directly.
         ssl_context: TLS settings, shared by all pools of the process.
         connect_timeout: Seconds for a look-up, a connect, and a TLS handshake, each.
         keepalive: Seconds that an idle connection is kept.
@@ -131,14 +132,15 @@ class PooledTransport(httpx2.BaseTransport):
         self._pools: dict[str | None, Connections] = {}
         self._routes: dict[tuple[bytes, bytes, int | None], Connections] = {}
         # Replies that were closed before their end, perhaps by the garbage collector in the midst
-        # of a pool's own work: their pools' books are put right by the next request.
+        # of a connection's own work, under its lock: the next request closes those.
         self._unread: collections.deque[httpcore2.Response] = collections.deque()
 
     @property
     def connections(self) -> int:
         """How many connections are open, idle ones included."""
         self._settle_unread()
-        return sum(not connection.is_closed() for connection in self._connections())
+        pools = tuple(self._pools.values())
+        return sum(not connection.is_closed() for pool in pools for connection in pool)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends one request and returns the reply with its body unread."""
@@ -169,16 +171,12 @@ class PooledTransport(httpx2.BaseTransport):
     def close(self) -> None:
         """Closes the idle connections, and the others as soon as their requests are through."""
         self.backend.retired = True
-        for connection in self._connections():
-            if connection.is_idle():
-                connection.close()
+        for pool in tuple(self._pools.values()):
+            pool.close_idle()
 
     def abandon(self) -> None:
         """Gives up, in a forked child, the connections that belong to the parent."""
         self.backend.abandon()
-
-    def _connections(self) -> list[httpcore2.ConnectionInterface]:
-        return [connection for pool in tuple(self._pools.values()) for connection in pool]
 
     def _pool_for(self, url: httpx2.URL) -> Connections:
         # Asking the environment costs as much as half a request: it is asked once per host.

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
-__all__ = ["ProcessLocal", "close_all"]
+__all__ = ["ProcessLocal", "alive", "close_all"]
 
 T = TypeVar("T")
 
@@ -79,10 +79,21 @@ class ProcessLocal(Generic[T]):
                 self._abandon(value)
 
 
+def alive(instances: weakref.WeakSet[T]) -> list[T]:
+    """Returns what is in a set, whatever other threads add to it meanwhile.
+
+    Args:
+        instances: The set.
+    """
+    while True:
+        with contextlib.suppress(RuntimeError):  # one was added in this moment
+            return list(instances)
+
+
 def close_all() -> None:
     """Closes every instance that this process has built; each is built anew on its next use."""
     with contextlib.ExitStack() as closing:  # closes the others, too, when one fails
-        for instance in list(_instances):
+        for instance in alive(_instances):
             closing.callback(instance.close)
 
 

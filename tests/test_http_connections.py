@@ -180,3 +180,37 @@ def test_an_interrupt_leaves_no_connection(
         ask(pool, server) if reply is None else read(reply)
     assert list(pool) == []
     assert connection.is_closed()
+
+
+def test_closing_the_idle_ones_leaves_those_in_use(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """A request that is under way ends as it would have."""
+    ask_together(pool, server, 2)
+    reply = open_reply(pool, server)
+    pool.close_idle()
+    assert len(list(pool)) == 1
+    read(reply)
+    ask(pool, server)
+    assert server.connections_accepted == 2
+
+
+def test_too_many_are_taken_from_the_address_that_has_most(
+    pool: Connections,
+    server: ProviderServer,
+    second_server: ProviderServer,
+    moments: list[float],
+) -> None:
+    """One address's crowd costs another address no warm connection."""
+    ask(pool, server)
+    ask_together(pool, second_server, MOST_IDLE + 2)
+    moments.append(1.5)
+    ask(pool, second_server)
+    ask(pool, server)
+    assert server.connections_accepted == 1
+
+
+def test_other_protocols_are_refused(pool: Connections) -> None:
+    """An error of the library's own kind, as a program's except clause expects it."""
+    with pytest.raises(httpcore2.UnsupportedProtocol, match="ftp"):
+        pool.handle_request(httpcore2.Request("GET", "ftp://127.0.0.1:1/x"))

@@ -5,13 +5,15 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from llmkit import process_local
-from llmkit.process_local import ProcessLocal, close_all
+from llmkit.process_local import ProcessLocal, alive, close_all
 
 
 def test_it_is_built_once_on_first_use() -> None:
@@ -164,3 +166,19 @@ def test_a_forgotten_instance_is_not_kept_alive() -> None:
     for _ in range(10):
         ProcessLocal(object)
     assert len(process_local._instances) == before
+
+
+def test_what_is_alive_is_listed_while_more_is_made() -> None:
+    """Whatever other threads make in this moment, nobody who closes everything is stopped by it."""
+
+    class Growing(weakref.WeakSet[ProcessLocal[int]]):
+        def __iter__(self) -> Iterator[ProcessLocal[int]]:
+            for at, each in enumerate(super().__iter__()):
+                if at == 0 and len(self) < 5:
+                    kept.append(ProcessLocal(int))
+                    self.add(kept[-1])
+                yield each
+
+    kept = [ProcessLocal(int), ProcessLocal(int)]
+    assert set(alive(Growing(kept))) == set(kept)
+    assert len(kept) == 5

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from llmkit.cache.breaker import StoreFailed, StoreSkipped, StoreTimeout
+from llmkit.process_local import alive
 
 __all__ = ["Connection", "Database"]
 
@@ -235,7 +236,7 @@ class _Forking:
     def begin(self) -> None:
         if self._lock.acquire(timeout=2 * _BEFORE_FORK):
             self._forker = threading.get_ident()
-            self._held = _all_databases()
+            self._held = alive(_databases)
             for database in self._held:
                 database.before_fork()
 
@@ -246,12 +247,6 @@ class _Forking:
                 database.after_fork()
             self._forker = None
             self._lock.release()
-
-
-def _all_databases() -> list[Database]:
-    while True:
-        with contextlib.suppress(RuntimeError):  # another thread has just made one
-            return list(_databases)
 
 
 _forking = _Forking()
