@@ -207,6 +207,7 @@ class TextStream:
         return self
 
     def __next__(self) -> str:
+        """Returns the next text; raises what the stream does, CancelledError once it is closed."""
         return next(self._stream).text
 
     def close(self) -> None:

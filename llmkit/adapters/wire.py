@@ -76,7 +76,7 @@ def read_instead_of_stream(response: httpx2.Response) -> dict[str, Any] | None:
         if "json" in content_type.lower():
             return read_json(response.read(), content_type)
         check_stream_type(content_type)
-    except BaseException:
+    except BaseException:  # Ctrl-C and a cut included: nobody else has the reply to close it
         response.close()
         raise
     return None

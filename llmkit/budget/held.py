@@ -112,7 +112,7 @@ class Held:
         """
         try:
             self._wait_for_room()
-        except BaseException:
+        except BaseException:  # whatever ends the wait, nothing stays reserved
             self._charge(NOTHING)
             raise
         self._began = self._now()

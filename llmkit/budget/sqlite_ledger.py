@@ -58,7 +58,7 @@ class _Database:
             self.connection.execute("PRAGMA synchronous=NORMAL")
             self.connection.executescript(_SCHEMA)
             self.file = _identity(path)
-        except BaseException:
+        except BaseException:  # nobody else has the connection to close it
             self.connection.close()
             raise
 
@@ -141,7 +141,7 @@ class SQLiteLedger(Ledger):
                     connection.execute("BEGIN IMMEDIATE")
                     yield connection
                     connection.execute("COMMIT")
-                except BaseException:
+                except BaseException:  # Ctrl-C included: the file would stay locked
                     if connection.in_transaction:
                         connection.execute("ROLLBACK")
                     raise

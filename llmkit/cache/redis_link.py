@@ -118,7 +118,7 @@ class Link:
         except self._errors as error:
             self.close()
             raise StoreFailed(f"{type(error).__name__}: {error}") from error
-        except BaseException:
+        except BaseException:  # Ctrl-C and a cut: nobody else has the socket to close it
             self.close()
             raise
 
@@ -154,8 +154,8 @@ class Link:
         except self._errors as error:
             self.close()
             raise StoreFailed(f"{type(error).__name__}: {error}") from error
-        except BaseException:
-            self.close()  # the answer may be on its way still
+        except BaseException:  # Ctrl-C and a cut: the answer may be on its way still
+            self.close()
             raise
         return answer
 

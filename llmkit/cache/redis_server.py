@@ -108,7 +108,7 @@ class Server:
                     raise
                 self._drop_idle()  # the server went away: what lies idle is dead as well
                 again = False
-            except BaseException:
+            except BaseException:  # Ctrl-C and a cut: its place is free, and it is not used again
                 self._drop(link)
                 raise
             else:

@@ -174,7 +174,7 @@ class Database:
                 if not busy or until - time.monotonic() < 0.01:
                     raise
                 time.sleep(0.005)
-            except BaseException:
+            except BaseException:  # nobody else has the connection to close it
                 connection.close()
                 raise
 

@@ -100,7 +100,8 @@ def select_models(
         requested_model: The model to ask first, whatever the strategy; None lets it choose.
         task_context: What the task needs: `required_capabilities` (such as "vision"),
             `estimated_tokens` (of prompt and answer: the context window must hold them) and
-            `max_cost` (USD for so many tokens of input). None asks for nothing.
+            `max_cost` (USD for so many tokens of input; without `estimated_tokens` it only leaves
+            out models without a known price). None asks for nothing.
         strategy: "default": PRIMARY_LLM (or the default model of the first provider that has a key)
             and FALLBACK_LLM, or else the nearest alternatives, of other providers where they have
             keys; "cheapest": by the prices of input and output; "fastest": by the latencies
