@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -310,3 +311,25 @@ def test_an_sdk_can_be_loaded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(ConfigurationError, match="pip install"):
         sdk_clients.import_sdk("no_such_sdk", "slow")
     monkeypatch.delitem(sys.modules, "slow_sdk")
+
+
+def test_an_import_lets_the_collector_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an SDK is imported garbage is looked for less often, and afterwards as before."""
+    (tmp_path / "sdk_a.py").write_text("import gc\nseen = gc.get_threshold()\n")
+    (tmp_path / "sdk_b.py").write_text("import gc\ngc.set_threshold(500, 5, 5)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = gc.get_threshold()
+    try:
+        gc.set_threshold(700, 7, 8)
+        assert sdk_clients.import_sdk("sdk_a", "a").seen == (sdk_clients.IMPORT_GC_THRESHOLD, 7, 8)
+        assert gc.get_threshold() == (700, 7, 8)
+        sdk_clients.import_sdk("sdk_b", "b")  # what somebody sets meanwhile stays
+        assert gc.get_threshold() == (500, 5, 5)
+        gc.set_threshold(0)  # turned off, in the older way
+        del sys.modules["sdk_a"]
+        assert sdk_clients.import_sdk("sdk_a", "a").seen[0] == 0
+        assert gc.get_threshold()[0] == 0
+    finally:
+        gc.set_threshold(*before)
+    for name in ("sdk_a", "sdk_b"):
+        monkeypatch.delitem(sys.modules, name)
