@@ -56,6 +56,8 @@ class Entry(NamedTuple):
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 decode_value = json.JSONDecoder().decode
 
+_NESTING = (dict, list, tuple)
+
 
 def encode_value(value: Any) -> str:
     """Returns a value's JSON.
@@ -85,13 +87,12 @@ def _check_names(value: Any) -> None:
     while todo:
         each = todo.pop()
         if isinstance(each, dict):
-            for name, inner in each.items():
+            for name in each:
                 if type(name) is not str and not isinstance(name, str):
                     raise TypeError(f"the key {name!r} is not a str")
-                if isinstance(inner, dict | list | tuple):
-                    todo.append(inner)
+            todo += [inner for inner in each.values() if isinstance(inner, _NESTING)]
         elif isinstance(each, list | tuple):
-            todo.extend(inner for inner in each if isinstance(inner, dict | list | tuple))
+            todo += [inner for inner in each if isinstance(inner, _NESTING)]
 
 
 def to_utf8(text: str) -> bytes:

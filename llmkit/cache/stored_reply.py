@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
-from dataclasses import fields, replace
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -75,14 +75,20 @@ def _facts_of(reply: Completion) -> tuple[Any, ...]:
 def to_value(reply: Completion) -> list[Any] | None:
     """Returns an answer as JSON; None when it has no such form."""
     try:
-        facts = replace(reply, raw={}).to_dict()
+        usage, cost = reply.usage, reply.cost
         head = [
-            *(facts[name] for name in ("model", "provider", "finish_reason")),
-            [facts["usage"][name] for name in _USAGE],
-            *(facts[name] for name in ("cost", "warnings", "request_id")),
-            [[call["id"], call["name"], call["arguments"]] for call in facts["tool_calls"]],
+            reply.model,
+            reply.provider,
+            reply.finish_reason,
+            [getattr(usage, name) for name in _USAGE],
+            None if cost is None else str(cost),
+            list(reply.warnings),
+            reply.request_id,
+            [[call.id, call.name, copy.deepcopy(call.arguments)] for call in reply.tool_calls],
         ]
-        return [_TAG, _FORMAT, head, facts["text"], _raw_text(reply)]
+        value = [_TAG, _FORMAT, head, reply.text, _raw_text(reply)]
+        _to_json(head)  # raises, if there is anything else in it
+        return value
     except (TypeError, ValueError, RecursionError) as error:  # an own adapter's odd `raw`
         get_logger("cache").debug("not cached: the answer can't be written as JSON (%s)", error)
         return None
