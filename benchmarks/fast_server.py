@@ -79,6 +79,7 @@ def fast_server() -> Iterator[str]:
         target=_serve, args=(theirs,), daemon=True
     )
     process.start()
+    theirs.close()  # so that a server that fails to start ends the wait for its address
     try:
         yield ours.recv()
     finally:
