@@ -35,6 +35,7 @@ from tests.adapters.vendor_cases import (
     errors_of,
     fresh_key,
 )
+from tests.case_names import case_name
 
 UNREADABLE: dict[str, str | bytes] = {
     "empty object": "{}",
@@ -392,7 +393,7 @@ class FailureContract:
             {"something": object()},
             {"on_unsupported": "ignore"},
         ],
-        ids=str,
+        ids=case_name,
     )
     def test_checks_before_any_network(
         self, server: ProviderServer, adapter: BaseLLMAdapter, arguments: dict[str, Any]

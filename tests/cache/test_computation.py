@@ -30,6 +30,7 @@ from llmkit.cache.entry import Entry
 from llmkit.cache.memory import MemoryCache
 from llmkit.errors import InvalidRequestError
 from llmkit.types import Completion
+from tests.case_names import case_name
 
 ROOT = Path(llmkit.__file__).parent.parent
 
@@ -183,7 +184,7 @@ for _ in range(100):
         functools.partial(add, object()),  # type: ignore[arg-type]
         adder(object()),  # type: ignore[arg-type]
     ],
-    ids=repr,
+    ids=case_name,
 )
 def test_what_cannot_be_told_apart_is_refused(store: MemoryCache, value: object) -> None:
     """The error names the variable and says what to do; with `key` it is left to the user."""
@@ -506,7 +507,7 @@ def generator() -> Iterator[int]:
             functools.partial(generator),
         ),
     ],
-    ids=repr,
+    ids=case_name,
 )
 def test_what_returns_no_result_is_refused_at_once(wrong: Any) -> None:
     """Coroutines, generators, classes, objects and descriptors are no functions with a result."""
