@@ -73,8 +73,18 @@ class Connections:
         while True:
             connection = None
             try:
-                connection = self._take(idle)
-                if connection is None:
+                if idle:
+                    try:
+                        connection = idle[0]
+                        # Not `popleft`: with Ctrl-C behind it, what it returns would be lost.
+                        idle.remove(connection)
+                    except (IndexError, ValueError):  # another thread was faster
+                        connection = None
+                        continue
+                    if connection.is_closed() or connection.has_expired():
+                        self._drop(connection)
+                        continue
+                else:
                     connection = self._route.create_connection(origin)
                     self._all.append(connection)
                 reply = connection.handle_request(request)
@@ -99,7 +109,7 @@ class Connections:
         try:
             kept = connection.is_idle() and not connection.has_expired()
             if kept:
-                idle.append(connection)
+                idle.appendleft(connection)
         finally:
             if not kept:  # Ctrl-C included
                 self._drop(connection)
@@ -111,34 +121,24 @@ class Connections:
                 while True:
                     self._drop(idle.pop())
 
-    def _take(self, idle: _Idle) -> httpcore2.ConnectionInterface | None:
-        while True:
-            try:
-                connection = idle.pop()
-            except IndexError:
-                return None
-            try:
-                if not connection.is_closed() and not connection.has_expired():
-                    return connection
-            except BaseException:  # Ctrl-C, perhaps: it is in nobody's hands any more
-                self._drop(connection)
-                raise
-            self._drop(connection)
-
     def _sweep(self) -> None:
         """Closes the idle connections that have been so for too long, and those too many."""
         self._sweep_at = self._clock() + SWEEP_EVERY
         lines = tuple(self._idle.values())
         for idle in lines:
             with contextlib.suppress(IndexError, ValueError):  # another thread was faster
-                while idle[0].has_expired():
+                while idle[-1].has_expired():
                     self._drop_oldest(idle)
+        for connection in self:
+            # Ctrl-C, between two steps, took it out of everybody's hands.
+            if connection.is_idle() and connection.has_expired():
+                self._drop(connection)
         while sum(map(len, lines)) > self._most_idle:
             with contextlib.suppress(IndexError, ValueError):
                 self._drop_oldest(max(lines, key=len))
 
     def _drop_oldest(self, idle: _Idle) -> None:
-        oldest = idle[0]
+        oldest = idle[-1]
         idle.remove(oldest)
         self._drop(oldest)
 

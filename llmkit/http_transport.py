@@ -1,7 +1,7 @@
-"""The HTTP transport under every SDK: a gate, pooled connections, and replies of bounded size.
+"""The HTTP transport under every SDK: pooled connections behind a gate, replies of bounded size.
 
-Built from the public parts of httpcore2 and httpx2. The gate is first come first served, bounded by
-the Scope, and held until the reply is closed; httpcore2's own queue can't be woken.
+Built from the public parts of httpcore2 and httpx2. A place in the gate is held until the reply is
+closed; httpcore2's own queue can't be woken.
 """
 
 from __future__ import annotations
@@ -16,88 +16,14 @@ import httpcore2
 import httpx2
 
 from llmkit.errors import ErrorCode
+from llmkit.gate import Gate, Place
 from llmkit.http_connections import Connections
 from llmkit.network import ScopedBackend
 from llmkit.reply_headers import tell
 from llmkit.scope import current_scope, interruption
-from llmkit.threads import Flag, Once
+from llmkit.threads import Once
 
-__all__ = ["Gate", "PooledTransport"]
-
-
-class Gate:
-    """Lets a number of holders in at a time, first come first served.
-
-    Every step rests on a single atomic operation of `deque`, without a lock, because a reply that
-    the garbage collector finds gives its place back in the middle of whatever the thread was doing.
-
-    Args:
-        size: How many may be inside.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._free = collections.deque([True] * size)
-        self._waiting: collections.deque[Flag] = collections.deque()
-
-    def acquire(self, timeout: float | None = None) -> bool:
-        """Waits for a place.
-
-        Args:
-            timeout: Seconds to wait outside a Scope; None waits without end. Inside a Scope its
-                time counts.
-
-        Returns:
-            Whether there is a place now; False only outside a Scope.
-
-        Raises:
-            CallInterrupted: The Scope was cancelled, or its time ended.
-        """
-        if self._take_free():
-            return True
-        turn = Flag()
-        granted = False
-        try:
-            self._waiting.append(turn)
-            # A place given back between the look and the append has woken nobody.
-            if self._take_free():
-                self.release()
-            scope = current_scope()
-            if scope is None:
-                granted = turn.wait(timeout)
-            else:
-                granted = scope.wait(turn, f"waiting for one of {self.size} connections")
-        finally:
-            if not granted:
-                self._leave(turn)
-        return granted
-
-    def release(self) -> None:
-        """Gives a place back."""
-        try:
-            self._waiting.popleft().set()
-        except IndexError:
-            self._free.append(True)
-            # Whoever began to wait in this moment saw neither the place nor a grant.
-            if self._waiting and self._take_free():
-                self.release()
-
-    @property
-    def in_use(self) -> int:
-        """How many places are taken."""
-        return self.size - len(self._free)
-
-    def _take_free(self) -> bool:
-        try:
-            return self._free.pop()
-        except IndexError:
-            return False
-
-    def _leave(self, turn: Flag) -> None:
-        try:
-            self._waiting.remove(turn)
-        except ValueError:  # granted meanwhile: pass the place on
-            self.release()
+__all__ = ["PooledTransport"]
 
 
 class PooledTransport(httpx2.BaseTransport):
@@ -147,26 +73,33 @@ class PooledTransport(httpx2.BaseTransport):
         self._settle_unread()
         pool = self._pool_for(request.url)
         timeouts = request.extensions.get("timeout", {})
-        if not self.gate.acquire(timeouts.get("pool")):
-            raise httpx2.PoolTimeout(f"all {self.gate.size} connections are in use")
+        place = reply = body = None
         try:
+            place = self.gate.enter(timeouts.get("pool"))
+            if place is None:
+                raise httpx2.PoolTimeout(f"all {self.gate.size} connections are in use")
             reply = pool.handle_request(_to_httpcore(request))
+            body = _Body(reply, self, place)
+            tell(reply.headers)
+            scope = current_scope()
+            if scope is not None:
+                scope.hold(body.close)
+            return httpx2.Response(
+                status_code=reply.status,
+                headers=[pair for pair in reply.headers if not body.decodes(pair[0])],
+                stream=body,
+                extensions=reply.extensions,
+            )
         except BaseException as error:
-            self.gate.release()
-            if isinstance(error, Exception):
+            if body is not None:
+                body.close()
+            elif reply is not None:
+                self.give_up(reply)
+            if place is not None:
+                place.leave()
+            if type(error).__module__.partition(".")[0] == "httpcore2":
                 raise _to_httpx(error) from error
             raise
-        body = _Body(reply, self)
-        tell(reply.headers)
-        scope = current_scope()
-        if scope is not None:
-            scope.hold(body.close)
-        return httpx2.Response(
-            status_code=reply.status,
-            headers=[pair for pair in reply.headers if not body.decodes(pair[0])],
-            stream=body,
-            extensions=reply.extensions,
-        )
 
     def close(self) -> None:
         """Closes the idle connections, and the others as soon as their requests are through."""
@@ -177,6 +110,15 @@ class PooledTransport(httpx2.BaseTransport):
     def abandon(self) -> None:
         """Gives up, in a forked child, the connections that belong to the parent."""
         self.backend.abandon()
+
+    def give_up(self, reply: httpcore2.Response) -> None:
+        """Closes the connection of a reply that was not read to its end: nobody can use it again.
+
+        Args:
+            reply: The reply.
+        """
+        reply.extensions["network_stream"].close()
+        self._unread.append(reply)
 
     def _pool_for(self, url: httpx2.URL) -> Connections:
         # Asking the environment costs as much as half a request: it is asked once per host.
@@ -211,14 +153,15 @@ class PooledTransport(httpx2.BaseTransport):
 class _Body(httpx2.SyncByteStream):
     """A reply's body: decompressed, counted, and giving its place back when it is closed."""
 
-    def __init__(self, reply: httpcore2.Response, transport: PooledTransport) -> None:
+    def __init__(self, reply: httpcore2.Response, transport: PooledTransport, place: Place) -> None:
         self._reply = reply
         self._transport = transport
-        self._closed = Once()
+        self._place = place
         self._read_to_end = False
         self._encoding = b", ".join(
             value for name, value in reply.headers if name.lower() == b"content-encoding"
         ).lower()
+        self._closed = Once()  # the last: from now on it gives back what it holds
 
     def decodes(self, header: bytes) -> bool:
         """Says whether a header is no longer true of what this body yields."""
@@ -250,19 +193,15 @@ class _Body(httpx2.SyncByteStream):
                 if self._read_to_end:
                     self._reply.close()
                 else:
-                    self._give_up()
+                    self._transport.give_up(self._reply)
             finally:
-                self._transport.gate.release()
+                self._place.leave()
 
     def __del__(self) -> None:
-        if self._closed.is_first():
-            self._give_up()
-            self._transport.gate.release()
-
-    def _give_up(self) -> None:
-        """Closes the connection, which nobody can use again."""
-        self._reply.extensions["network_stream"].close()
-        self._transport._unread.append(self._reply)
+        closed: Once | None = getattr(self, "_closed", None)
+        if closed is not None and closed.is_first():
+            self._transport.give_up(self._reply)
+            self._place.leave()
 
 
 def _decoded(parts: Iterator[bytes], encoding: bytes, limit: int) -> Iterator[bytes]:
@@ -316,12 +255,12 @@ def _to_httpcore(request: httpx2.Request) -> httpcore2.Request:
     )
 
 
-def _to_httpx(error: Exception) -> Exception:
-    """Says an error of httpcore2 in httpx2's words: its classes bear the same names."""
-    if type(error).__module__.partition(".")[0] != "httpcore2":
-        return error
-    kind = getattr(httpx2, type(error).__name__, httpx2.TransportError)
-    return kind(str(error)) if isinstance(kind, type) else error
+def _to_httpx(error: BaseException) -> Exception:
+    """Says an error of httpcore2 in httpx2's words, whose classes bear the same names."""
+    kind = getattr(httpx2, type(error).__name__, None)
+    if isinstance(kind, type) and issubclass(kind, httpx2.TransportError):
+        return kind(str(error))
+    return httpx2.TransportError(str(error))
 
 
 def _to_proxy(address: str, ssl_context: ssl.SSLContext) -> httpcore2.Proxy:

@@ -15,7 +15,7 @@ import pytest
 import llmkit
 from llmkit.connection_pool import cleanup_connection_pools, health_check
 from llmkit.errors import CancelledError
-from llmkit.http_transport import Gate
+from llmkit.gate import Gate
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.testing import Answer, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
@@ -125,7 +125,7 @@ def test_a_gate_loses_no_place_and_no_turn() -> None:
             if is_cut:
                 cutter.cut(scope, after)
             try:
-                assert gate.acquire()
+                place = gate.enter()
             except CallInterrupted:
                 assert is_cut
                 return False
@@ -135,7 +135,8 @@ def test_a_gate_loses_no_place_and_no_turn() -> None:
         time.sleep(after / 20)
         with lock:
             inside[0] -= 1
-        gate.release()
+        assert place is not None
+        place.leave()
         return True
 
     with Cutter().running() as cutter, ThreadPoolExecutor(64) as threads:
@@ -143,19 +144,22 @@ def test_a_gate_loses_no_place_and_no_turn() -> None:
     assert inside[1] <= 4
     assert gate.in_use == 0
     assert not all(passed)
-    assert all(gate.acquire(0) for _ in range(4))
-    assert not gate.acquire(0.01)
+    places = [gate.enter(0) for _ in range(4)]
+    assert all(places)
+    assert gate.enter(0.01) is None
 
 
 def test_a_gate_is_first_come_first_served() -> None:
     """Nobody overtakes in the queue for a connection."""
     gate, order = Gate(1), []
-    assert gate.acquire()
+    first = gate.enter()
+    assert first is not None
 
     def pass_through(number: int) -> None:
-        assert gate.acquire(10)
+        place = gate.enter(10)
+        assert place is not None
         order.append(number)
-        gate.release()
+        place.leave()
 
     waiting = []
     for number in range(8):
@@ -163,7 +167,7 @@ def test_a_gate_is_first_come_first_served() -> None:
         waiting[-1].start()
         while len(gate._waiting) <= number:
             time.sleep(0.001)
-    gate.release()
+    first.leave()
     for thread in waiting:
         thread.join()
     assert order == list(range(8))
