@@ -1,18 +1,14 @@
 """Ctrl-C at every point of a call's way through its budget.
 
-CPython looks for signals where a function begins, after a call, and where a loop jumps back. These
-tests raise KeyboardInterrupt at each of those points in turn, in everything under `llmkit/budget`.
+These tests raise KeyboardInterrupt at each point in turn where a signal could, in everything under
+`llmkit/budget`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dis
 import itertools
-import sys
 from collections.abc import Callable, Iterator
-from types import FrameType
-from typing import Any
 
 import pytest
 
@@ -20,54 +16,7 @@ from llmkit import Scope
 from llmkit.budget import Budget, Held
 from llmkit.scope import CallInterrupted
 from tests.budget.calls import held, reply
-
-_INTERRUPTIBLE = ("CALL", "JUMP_BACKWARD")
-
-
-class Interruption:
-    """Raises KeyboardInterrupt at one of the points where a signal could."""
-
-    def __init__(self, point: int) -> None:
-        self.left = point
-        self._last: dict[int, str] = {}
-
-    @property
-    def has_come(self) -> bool:
-        return self.left == 0
-
-    @contextlib.contextmanager
-    def armed(self) -> Iterator[None]:
-        before = sys.gettrace()
-        sys.settrace(self._begin)
-        try:
-            yield
-        finally:
-            sys.settrace(before)
-
-    def _begin(self, frame: FrameType, event: str, argument: Any) -> Any:
-        code = frame.f_code
-        # Exceptions in a destructor are printed and forgotten, whatever they are.
-        if "/llmkit/budget/" not in code.co_filename or code.co_name == "__del__":
-            return None
-        frame.f_trace_opcodes = True
-        self._point()
-        return self._within
-
-    def _within(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "opcode":
-            follows_call = self._last.get(id(frame), "").startswith(_INTERRUPTIBLE)
-            self._last[id(frame)] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
-            if follows_call:
-                self._point()
-        elif event in ("return", "exception"):
-            self._last.pop(id(frame), None)
-        return self._within
-
-    def _point(self) -> None:
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
+from tests.interruption import Interruption
 
 class Calling:
     """One call in a budget, and how far it came."""
@@ -98,7 +47,7 @@ def interrupt_everywhere(budgets: Iterator[Budget], task: Callable[[Calling], No
     for point in itertools.count(1):
         calling = Calling(next(budgets))
         other = held(calling.budget)
-        interruption = Interruption(point)
+        interruption = Interruption(point, within=("/llmkit/budget/",))
         with (
             contextlib.suppress(KeyboardInterrupt, ConnectionResetError, CallInterrupted),
             interruption.armed(),
