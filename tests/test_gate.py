@@ -2,72 +2,21 @@
 
 from __future__ import annotations
 
-import dis
-import functools
+import contextlib
 import gc
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import CodeType, FrameType
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 
-from llmkit import gate as gate_module, http_connections, http_transport
 from llmkit.connection_pool import cleanup_connection_pools, health_check
 from llmkit.gate import Gate
 from llmkit.testing import ProviderServer
 from tests.deadline.calling import adapter
+from tests.interruption import Interruption
 
-MODULES = (gate_module, http_transport, http_connections)
-FILES = frozenset(module.__file__ for module in MODULES)
-
-
-@functools.cache
-def open_moments(code: CodeType) -> frozenset[int]:
-    """Where Python looks for signals: behind calls, at backward jumps, where functions begin."""
-    found, looks = set(), False
-    for instruction in dis.get_instructions(code):
-        if looks:
-            found.add(instruction.offset)
-        name = instruction.opname
-        looks = name == "RESUME" or name.startswith("CALL") or "JUMP_BACKWARD" in name
-    return frozenset(found)
-
-
-def in_finalizer(frame: FrameType | None) -> bool:
-    """Whether it is one's: what is raised there, Python shows and ignores."""
-    while frame is not None:
-        if frame.f_code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False
-
-
-@contextmanager
-def ctrl_c_at(moment: int) -> Iterator[None]:
-    """Raises KeyboardInterrupt at one of the moments when it can come, in the modules above."""
-    left = moment
-
-    def trace(frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
-        nonlocal left
-        if frame.f_code.co_filename not in FILES or in_finalizer(frame):
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode" and frame.f_lasti in open_moments(frame.f_code):
-            left -= 1
-            if left == 0:
-                raise KeyboardInterrupt
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        yield
-    finally:
-        sys.settrace(before)
+WITHIN = ("/llmkit/gate.py", "/llmkit/http_transport.py", "/llmkit/http_connections.py")
 
 
 def interrupted_everywhere(step: Callable[[], object], whole: Callable[[], None]) -> int:
@@ -80,14 +29,12 @@ def interrupted_everywhere(step: Callable[[], object], whole: Callable[[], None]
     Returns:
         How many moments there were.
     """
-    for moment in range(1, 20_000):
-        try:
-            with ctrl_c_at(moment):
-                step()
-        except KeyboardInterrupt:
-            pass
-        else:
-            return moment
+    for point in range(1, 20_000):
+        interruption = Interruption(point, WITHIN)
+        with contextlib.suppress(KeyboardInterrupt), interruption.armed():
+            step()
+        if not interruption.has_come:
+            return point
         whole()
     raise AssertionError("the step never ended")
 

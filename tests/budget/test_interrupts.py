@@ -18,6 +18,7 @@ from llmkit.scope import CallInterrupted
 from tests.budget.calls import held, reply
 from tests.interruption import Interruption
 
+
 class Calling:
     """One call in a budget, and how far it came."""
 
