@@ -77,6 +77,10 @@ class ErrorCode(StrEnum):
     LLM_ALL_MODELS_FAILED = "LLM_ALL_MODELS_FAILED"
     CONFIGURATION_ERROR = "CONFIGURATION_ERROR"
 
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"{value!r} is no error code; there are {', '.join(cls)}")
+
 
 # A second try of the same request can help with these, and with nothing else.
 RETRYABLE_CODES = frozenset(

@@ -151,7 +151,7 @@ def test_an_open_circuit_says_what_happened_and_until_when(clock: Clock) -> None
     error = caught.value
     assert str(error) == (
         "openai:gpt-6-luna: 10 of its 10 tries of the last 30 s failed, so it is not asked for "
-        "another 3.5 s; only fallbacks= are asked meanwhile"
+        "another 3.5 s; meanwhile only other models can answer: fallbacks=, or a race"
     )
     assert error.retry_after == pytest.approx(3.5)
     assert not error.retryable

@@ -199,3 +199,9 @@ def test_the_text_says_who_what_and_which_status(error: LLMError, text: str) -> 
     assert str(error) == text
     assert type(error).__name__ in repr(error)
     assert error.code.value in repr(error)
+
+
+def test_an_unknown_code_says_which_there_are() -> None:
+    """Who mistypes a code is shown the right ones."""
+    with pytest.raises(ValueError, match=r"'NOPE' is no error code; there are .*LLM_TIMEOUT"):
+        LLMError("m", code="NOPE")

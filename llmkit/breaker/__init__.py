@@ -228,7 +228,8 @@ class CircuitBreaker:
         else:
             when = f"it is not asked for another {left:.1f} s"
         return CircuitOpenError(
-            f"{self._opened_for}, so {when}; only fallbacks= are asked meanwhile",
+            f"{self._opened_for}, so {when}; meanwhile only other models can answer: fallbacks=, "
+            "or a race",
             provider=self.provider,
             model=self.model,
             retry_after=left,

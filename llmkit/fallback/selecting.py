@@ -16,6 +16,7 @@ from llmkit.models import (
     get_model_info,
     list_available_models,
 )
+from llmkit.models.registry import get_registry
 from llmkit.performance import get_performance_tracker
 from llmkit.request.checks import check_filled, check_whole
 from llmkit.settings import get_settings
@@ -80,6 +81,16 @@ class _Task:
             return False
         return self.max_cost is None or self._cost(info) <= self.max_cost
 
+    def check_words(self) -> None:
+        """Raises InvalidRequestError, with those there are, for capabilities that no model has."""
+        there_are = {word for info in get_registry().all() for word in info.capabilities}
+        unknown = sorted(self.capabilities - there_are)
+        if unknown:
+            raise InvalidRequestError(
+                f"required_capabilities has {', '.join(map(brief, unknown))}, which no model has; "
+                f"there are {', '.join(sorted(there_are))}"
+            )
+
     def _cost(self, info: ModelInfo) -> Decimal:
         """Returns what the tokens cost as input, for nobody knows how long the answer gets."""
         price = (info.priced_on().prices or {}).get("input")
@@ -132,6 +143,7 @@ def select_models(
         by_full_name.setdefault(_full_name(name), name)
     names = list(by_full_name.values())
     if not names:
+        task.check_words()
         raise ConfigurationError(_UNFIT if task_context else _NONE)
     return names[0], names[1:] if strategy == "default" else names[1 : 1 + FALLBACKS]
 

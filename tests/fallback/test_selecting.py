@@ -143,7 +143,7 @@ def test_what_the_task_needs_is_needed(abacuses: dict[str, Any]) -> None:
 def test_a_task_that_no_model_fits_is_said(strategy: str) -> None:
     """A wish that can't be met is an error that says where to look, and no arbitrary model."""
     with pytest.raises(ConfigurationError, match="llmkit models"):
-        select_models(None, {"required_capabilities": ["telepathy"]}, strategy)
+        select_models(None, {"estimated_tokens": 10**12}, strategy)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -207,6 +207,13 @@ def test_only_enabled_models_are_chosen(strategy: str, monkeypatch: pytest.Monke
     enabled = ("gpt-6-luna", "gemini-3.8-flash")
     use(monkeypatch, ENABLED_MODELS=",".join(enabled))
     assert set(chosen(strategy=strategy)) <= {*enabled, "openai:gpt-6-luna"}
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_word_that_no_model_has_is_said(strategy: str) -> None:
+    """A mistyped capability reads like one, and not like a missing key."""
+    with pytest.raises(InvalidRequestError, match=r"'visoin'.*no model has; there are .*vision"):
+        chosen(None, {"required_capabilities": ["chat", "visoin"]}, strategy)
 
 
 def test_without_any_key_there_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
