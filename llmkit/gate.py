@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import collections
-import contextlib
-import weakref
+import itertools
 
 from llmkit.scope import current_scope
 from llmkit.threads import Flag
@@ -12,79 +10,13 @@ from llmkit.threads import Flag
 __all__ = ["Gate", "Place"]
 
 
-class Place:
-    """A place inside a gate; one that is dropped gives itself back.
-
-    Ctrl-C can strike behind any call, also between taking a place and noting that it was taken. So
-    a place is an object from the start, and whatever becomes of the code that holds it, the next
-    one gets it.
-    """
-
-    # None: it has been given back.
-    _gate: weakref.ref[Gate] | None = None
-
-    def leave(self) -> None:
-        """Gives the place to whoever has waited longest, or back to the gate; can be repeated."""
-        gate = None if self._gate is None else self._gate()
-        if gate is None:
-            return
-        heir = Place()
-        try:
-            # No interrupt comes between the two, so there is one place at any moment.
-            heir._gate, self._gate = self._gate, None
-            while True:
-                try:
-                    turn = gate._waiting[0]
-                except IndexError:
-                    gate._free.append(heir)
-                    if not gate._waiting:
-                        return
-                    # Whoever began to wait in this moment saw neither the place nor a grant.
-                    try:
-                        heir = gate._free.pop()
-                    except IndexError:
-                        return
-                else:
-                    # Two may grant one turn at once; the place that is too many comes back then.
-                    try:
-                        turn.places.append(heir)
-                        turn.set()
-                    except BaseException:  # Ctrl-C: whoever waits may have the place and not know
-                        turn.set()
-                        raise
-                    if turn.gone:
-                        turn.places.clear()
-                    with contextlib.suppress(ValueError):
-                        gate._waiting.remove(turn)
-                    return
-        finally:
-            del heir  # an error that is still looked at keeps the variables of its frames
-
-    def __del__(self) -> None:
-        self.leave()
-
-
-class _Turn(Flag):
-    """Somebody who waits for a place."""
-
-    __slots__ = ("gone", "places")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.places: list[Place] = []
-        self.gone = False
-
-    def end(self) -> None:
-        """Gives back what came too late, or was too many."""
-        self.gone = True  # first: whoever grants in this moment looks at it last
-        self.places.clear()
-
-
 class Gate:
     """Lets a number of holders in at a time, first come first served.
 
-    Every step rests on a single atomic operation, without a lock, because a reply that the garbage
-    collector finds gives its place back in the middle of whatever the thread was doing.
+    All are in one line, those who wait behind those who are inside, so that being in it is all
+    there is to having a place: it is left in one atomic step that does no harm when it is repeated,
+    and that leads whoever waits on top of the line inside. There is no lock, because a reply that
+    the garbage collector finds gives its place back in the middle of whatever the thread was doing.
 
     Args:
         size: How many may be inside.
@@ -92,52 +24,90 @@ class Gate:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._free: collections.deque[Place] = collections.deque()
-        self._waiting: collections.deque[_Turn] = collections.deque()
-        # Weak: places that held their gate would be collected with it, and come back to life.
-        itself = weakref.ref(self)
-        for _ in range(size):
-            place = Place()
-            place._gate = itself
-            self._free.append(place)
+        # By the number of a `Place`, in the order of their arrival; who waits has a flag.
+        self._line: dict[int, Flag | None] = {}
+        self._numbers = itertools.count()
 
-    def enter(self, timeout: float | None = None) -> Place | None:
-        """Waits for a place.
+    @property
+    def in_use(self) -> int:
+        """How many places are taken."""
+        return min(len(self._line), self.size)
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a place."""
+        return max(len(self._line) - self.size, 0)
+
+    def _wake(self) -> None:
+        """Wakes all that have come inside."""
+        # `list` of a dict's values neither runs Python code nor collects garbage on its way.
+        for turn in list(self._line.values())[: self.size]:
+            if turn is not None:
+                turn.set()
+
+
+class Place:
+    """One holder's place in a gate, made before there is anything to lose.
+
+    Wherever Ctrl-C comes, the place is free again: `give_back` may be called at any time and again,
+    and a Place that nobody knows any more does it by itself.
+
+    Args:
+        gate: The gate.
+    """
+
+    __slots__ = ("_gate", "_number")
+
+    def __init__(self, gate: Gate) -> None:
+        self._number = next(gate._numbers)
+        self._gate = gate
+
+    def take(self, timeout: float | None = None) -> bool:
+        """Waits to be inside; `give_back` must follow, whatever comes of it.
 
         Args:
             timeout: Seconds to wait outside a Scope; None waits without end. Inside a Scope its
                 time counts.
 
         Returns:
-            The place; None only outside a Scope, when the time is over.
+            Whether it is inside now; False only outside a Scope.
 
         Raises:
             CallInterrupted: The Scope was cancelled, or its time ended.
         """
-        try:
-            return self._free.pop()
-        except IndexError:
-            return self._wait(timeout)
+        gate = self._gate
+        gate._line[self._number] = None
+        # Who is inside once stays there: only those before it can leave.
+        return len(gate._line) <= gate.size or self._wait(timeout)
 
-    @property
-    def in_use(self) -> int:
-        """How many places are taken."""
-        return self.size - len(self._free)
+    def give_back(self) -> None:
+        """Leaves the gate, or its line."""
+        gate = self._gate
+        gate._line.pop(self._number, None)
+        if len(gate._line) >= gate.size:
+            gate._wake()
 
-    def _wait(self, timeout: float | None) -> Place | None:
-        turn = _Turn()
+    def __del__(self) -> None:
         try:
-            self._waiting.append(turn)
-            # A place given back between the look and the append has woken nobody.
-            with contextlib.suppress(IndexError):
-                self._free.pop().leave()
-            scope = current_scope()
-            if scope is None:
-                turn.wait(timeout)
-            else:
-                scope.wait(turn, f"waiting for one of {self.size} connections")
-            return turn.places.pop() if turn.places else None
-        finally:
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(turn)
-            turn.end()
+            if self._number in self._gate._line:
+                self.give_back()
+        except AttributeError:  # Ctrl-C came before it was made
+            pass
+        except BaseException:  # Ctrl-C in the midst of it, which Python prints here
+            self.give_back()
+            raise
+
+    def _wait(self, timeout: float | None) -> bool:
+        gate = self._gate
+        turn = gate._line[self._number] = Flag()
+        # One that left before the flag was there has woken nobody.
+        if self._number in list(gate._line)[: gate.size]:
+            return True
+        scope = current_scope()
+        if scope is None:
+            inside = turn.wait(timeout)
+        else:
+            inside = scope.wait(turn, f"waiting for one of {gate.size} connections")
+        if inside:  # there is nobody to be woken here any more
+            gate._line[self._number] = None
+        return inside

@@ -10,17 +10,37 @@ from __future__ import annotations
 import collections
 import contextlib
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import cast
 
 import httpcore2
 
-__all__ = ["Connections"]
+from llmkit.process_local import alive
+
+__all__ = ["Connections", "give_up"]
 
 # Seconds between two looks at the idle connections that are not in use.
 SWEEP_EVERY = 1.0
 
-_Idle = collections.deque[httpcore2.ConnectionInterface]
+
+class _Owned:
+    """A connection, and whose it is: when nobody has it any more, it is closed.
+
+    So none is lost where Ctrl-C comes between taking it and noting that it was taken.
+    """
+
+    __slots__ = ("__weakref__", "connection")
+
+    def __init__(self, connection: httpcore2.ConnectionInterface) -> None:
+        self.connection = connection
+
+    def __del__(self) -> None:
+        with contextlib.suppress(AttributeError):  # Ctrl-C came before it was made
+            self.connection.close()
+
+
+_Idle = collections.deque[_Owned]
 
 
 class Connections:
@@ -44,11 +64,11 @@ class Connections:
         self._most_idle = most_idle
         self._clock = clock
         self._sweep_at = clock() + SWEEP_EVERY
-        self._all: list[httpcore2.ConnectionInterface] = []
+        self._all: weakref.WeakSet[_Owned] = weakref.WeakSet()
         self._idle: dict[tuple[bytes, bytes, int], _Idle] = {}
 
     def __iter__(self) -> Iterator[httpcore2.ConnectionInterface]:
-        return iter(tuple(self._all))
+        return iter([owned.connection for owned in alive(self._all)])
 
     def handle_request(self, request: httpcore2.Request) -> httpcore2.Response:
         """Sends a request; its connection is free again when the reply is closed.
@@ -71,55 +91,70 @@ class Connections:
         if self._clock() >= self._sweep_at:
             self._sweep()
         while True:
-            connection = None
+            owned = None
             try:
-                if idle:
-                    try:
-                        connection = idle[0]
-                        # Not `popleft`: with Ctrl-C behind it, what it returns would be lost.
-                        idle.remove(connection)
-                    except (IndexError, ValueError):  # another thread was faster
-                        connection = None
-                        continue
-                    if connection.is_closed() or connection.has_expired():
-                        self._drop(connection)
-                        continue
-                else:
-                    connection = self._route.create_connection(origin)
-                    self._all.append(connection)
-                reply = connection.handle_request(request)
+                owned = self._take(idle)
+                if owned is None:
+                    owned = _Owned(self._route.create_connection(origin))
+                    self._all.add(owned)
+                reply = owned.connection.handle_request(request)
                 body = cast("Iterable[bytes]", reply.stream)
-                reply.stream = _Turn(body, connection, idle, self)
+                reply.stream = _Turn(body, owned, idle, self)
                 return reply
             except httpcore2.ConnectionNotAvailable:  # closed meanwhile; nothing was sent
-                self._drop(connection)
+                self.drop(owned)
             except BaseException:
                 # As httpcore2 does, but for a tunnel that fails after the proxy has agreed to it.
-                self._drop(connection)
+                self.drop(owned)
                 raise
 
-    def give_back(self, connection: httpcore2.ConnectionInterface, idle: _Idle) -> None:
+    def give_back(self, owned: _Owned, idle: _Idle) -> None:
         """Keeps a connection whose reply is closed, if it can be used again.
 
         Args:
-            connection: The connection.
+            owned: The connection.
             idle: Where the idle ones of its origin are.
         """
+        connection = owned.connection
         kept = False
         try:
             kept = connection.is_idle() and not connection.has_expired()
             if kept:
-                idle.appendleft(connection)
+                idle.append(owned)
         finally:
             if not kept:  # Ctrl-C included
-                self._drop(connection)
+                self.drop(owned)
+
+    def drop(self, owned: _Owned | None) -> None:
+        """Closes a connection, without any lock: perhaps in the midst of anything.
+
+        Args:
+            owned: The connection; None does nothing.
+        """
+        if owned is not None:
+            self._all.discard(owned)
+            owned.connection.close()
 
     def close_idle(self) -> None:
         """Closes the connections that nobody uses; one that somebody has just taken is left."""
         for idle in tuple(self._idle.values()):
             with contextlib.suppress(IndexError):
                 while True:
-                    self._drop(idle.pop())
+                    self.drop(idle.pop())
+
+    def _take(self, idle: _Idle) -> _Owned | None:
+        while True:
+            try:
+                owned = idle.pop()
+            except IndexError:
+                return None
+            try:
+                if not owned.connection.is_closed() and not owned.connection.has_expired():
+                    return owned
+            except BaseException:  # Ctrl-C, perhaps: it is in nobody's hands any more
+                self.drop(owned)
+                raise
+            self.drop(owned)
 
     def _sweep(self) -> None:
         """Closes the idle connections that have been so for too long, and those too many."""
@@ -127,26 +162,16 @@ class Connections:
         lines = tuple(self._idle.values())
         for idle in lines:
             with contextlib.suppress(IndexError, ValueError):  # another thread was faster
-                while idle[-1].has_expired():
+                while idle[0].connection.has_expired():
                     self._drop_oldest(idle)
-        for connection in self:
-            # Ctrl-C, between two steps, took it out of everybody's hands.
-            if connection.is_idle() and connection.has_expired():
-                self._drop(connection)
         while sum(map(len, lines)) > self._most_idle:
             with contextlib.suppress(IndexError, ValueError):
                 self._drop_oldest(max(lines, key=len))
 
     def _drop_oldest(self, idle: _Idle) -> None:
-        oldest = idle[-1]
+        oldest = idle[0]
         idle.remove(oldest)
-        self._drop(oldest)
-
-    def _drop(self, connection: httpcore2.ConnectionInterface | None) -> None:
-        if connection is not None:
-            with contextlib.suppress(ValueError):  # dropped by another thread already
-                self._all.remove(connection)
-            connection.close()
+        self.drop(oldest)
 
 
 class _Turn:
@@ -155,12 +180,12 @@ class _Turn:
     def __init__(
         self,
         body: Iterable[bytes],
-        connection: httpcore2.ConnectionInterface,
+        owned: _Owned,
         idle: _Idle,
         connections: Connections,
     ) -> None:
         self._body = body
-        self._connection = connection
+        self._owned = owned
         self._idle = idle
         self._connections = connections
 
@@ -171,4 +196,16 @@ class _Turn:
         try:
             self._body.close()  # type: ignore[attr-defined]  # httpcore2's bodies have it
         finally:
-            self._connections.give_back(self._connection, self._idle)
+            self._connections.give_back(self._owned, self._idle)
+
+    def give_up(self) -> None:
+        self._connections.drop(self._owned)
+
+
+def give_up(reply: httpcore2.Response) -> None:
+    """Closes the connection of a reply that is not read to its end: nobody can use it again.
+
+    Args:
+        reply: What `Connections.handle_request` returned; not closed yet.
+    """
+    cast("_Turn", reply.stream).give_up()

@@ -6,7 +6,6 @@ closed; httpcore2's own queue can't be woken.
 
 from __future__ import annotations
 
-import collections
 import ssl
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +16,7 @@ import httpx2
 
 from llmkit.errors import ErrorCode
 from llmkit.gate import Gate, Place
-from llmkit.http_connections import Connections
+from llmkit.http_connections import Connections, give_up
 from llmkit.network import ScopedBackend
 from llmkit.reply_headers import tell
 from llmkit.scope import current_scope, interruption
@@ -57,46 +56,21 @@ class PooledTransport(httpx2.BaseTransport):
         self._proxy_for = proxy_for
         self._pools: dict[str | None, Connections] = {}
         self._routes: dict[tuple[bytes, bytes, int | None], Connections] = {}
-        # Replies that were closed before their end, perhaps by the garbage collector in the midst
-        # of a connection's own work, under its lock: the next request closes those.
-        self._unread: collections.deque[httpcore2.Response] = collections.deque()
 
     @property
     def connections(self) -> int:
         """How many connections are open, idle ones included."""
-        self._settle_unread()
         pools = tuple(self._pools.values())
         return sum(not connection.is_closed() for pool in pools for connection in pool)
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         """Sends one request and returns the reply with its body unread."""
-        self._settle_unread()
         pool = self._pool_for(request.url)
-        timeouts = request.extensions.get("timeout", {})
-        place = reply = body = None
+        body = _Body(self)
         try:
-            place = self.gate.enter(timeouts.get("pool"))
-            if place is None:
-                raise httpx2.PoolTimeout(f"all {self.gate.size} connections are in use")
-            reply = pool.handle_request(_to_httpcore(request))
-            body = _Body(reply, self, place)
-            tell(reply.headers)
-            scope = current_scope()
-            if scope is not None:
-                scope.hold(body.close)
-            return httpx2.Response(
-                status_code=reply.status,
-                headers=[pair for pair in reply.headers if not body.decodes(pair[0])],
-                stream=body,
-                extensions=reply.extensions,
-            )
-        except BaseException as error:
-            if body is not None:
-                body.close()
-            elif reply is not None:
-                self.give_up(reply)
-            if place is not None:
-                place.leave()
+            return body.begin(pool, request)
+        except BaseException as error:  # whatever it is, no place and no connection is lost by it
+            body.close()
             if type(error).__module__.partition(".")[0] == "httpcore2":
                 raise _to_httpx(error) from error
             raise
@@ -110,15 +84,6 @@ class PooledTransport(httpx2.BaseTransport):
     def abandon(self) -> None:
         """Gives up, in a forked child, the connections that belong to the parent."""
         self.backend.abandon()
-
-    def give_up(self, reply: httpcore2.Response) -> None:
-        """Closes the connection of a reply that was not read to its end: nobody can use it again.
-
-        Args:
-            reply: The reply.
-        """
-        reply.extensions["network_stream"].close()
-        self._unread.append(reply)
 
     def _pool_for(self, url: httpx2.URL) -> Connections:
         # Asking the environment costs as much as half a request: it is asked once per host.
@@ -142,36 +107,48 @@ class PooledTransport(httpx2.BaseTransport):
         )
         return Connections(route, most_idle=self.gate.size)
 
-    def _settle_unread(self) -> None:
-        while self._unread:
-            try:
-                self._unread.popleft().close()
-            except IndexError:  # another thread was faster
-                return
-
 
 class _Body(httpx2.SyncByteStream):
     """A reply's body: decompressed, counted, and giving its place back when it is closed."""
 
-    def __init__(self, reply: httpcore2.Response, transport: PooledTransport, place: Place) -> None:
-        self._reply = reply
+    def __init__(self, transport: PooledTransport) -> None:
         self._transport = transport
-        self._place = place
+        self._place = Place(transport.gate)
+        self._reply: httpcore2.Response | None = None
+        self._closed = Once()
         self._read_to_end = False
+        self._encoding = b""
+
+    def begin(self, pool: Connections, request: httpx2.Request) -> httpx2.Response:
+        """Sends the request whose reply's body this is."""
+        if not self._place.take(request.extensions.get("timeout", {}).get("pool")):
+            size = self._transport.gate.size
+            raise httpx2.PoolTimeout(f"all {size} connections are in use")
+        reply = self._reply = pool.handle_request(_to_httpcore(request))
         self._encoding = b", ".join(
             value for name, value in reply.headers if name.lower() == b"content-encoding"
         ).lower()
-        self._closed = Once()  # the last: from now on it gives back what it holds
+        tell(reply.headers)
+        scope = current_scope()
+        if scope is not None:
+            scope.hold(self.close)
+        return httpx2.Response(
+            status_code=reply.status,
+            headers=[pair for pair in reply.headers if not self.decodes(pair[0])],
+            stream=self,
+            extensions=reply.extensions,
+        )
 
     def decodes(self, header: bytes) -> bool:
         """Says whether a header is no longer true of what this body yields."""
         return bool(self._encoding) and header.lower() in (b"content-encoding", b"content-length")
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._closed.happened:
+        reply = self._reply
+        if reply is None or self._closed.happened:
             raise httpx2.StreamClosed
         limit = left = self._transport._max_body
-        parts = self._reply.iter_stream()
+        parts = reply.iter_stream()
         try:
             for part in _decoded(parts, self._encoding, limit):
                 left -= len(part)
@@ -188,20 +165,16 @@ class _Body(httpx2.SyncByteStream):
         self._read_to_end = True
 
     def close(self) -> None:
-        if self._closed.is_first():
-            try:
+        try:
+            if self._closed.is_first() and self._reply is not None:
                 if self._read_to_end:
                     self._reply.close()
-                else:
-                    self._transport.give_up(self._reply)
-            finally:
-                self._place.leave()
-
-    def __del__(self) -> None:
-        closed: Once | None = getattr(self, "_closed", None)
-        if closed is not None and closed.is_first():
-            self._transport.give_up(self._reply)
-            self._place.leave()
+                else:  # perhaps by the garbage collector, in the midst of anything
+                    give_up(self._reply)
+            self._place.give_back()
+        except BaseException:  # Ctrl-C, perhaps just before the place was given back
+            self._place.give_back()
+            raise
 
 
 def _decoded(parts: Iterator[bytes], encoding: bytes, limit: int) -> Iterator[bytes]:
@@ -256,11 +229,9 @@ def _to_httpcore(request: httpx2.Request) -> httpcore2.Request:
 
 
 def _to_httpx(error: BaseException) -> Exception:
-    """Says an error of httpcore2 in httpx2's words, whose classes bear the same names."""
-    kind = getattr(httpx2, type(error).__name__, None)
-    if isinstance(kind, type) and issubclass(kind, httpx2.TransportError):
-        return kind(str(error))
-    return httpx2.TransportError(str(error))
+    """Says an error of httpcore2 in httpx2's words: its classes bear the same names."""
+    kind = getattr(httpx2, type(error).__name__, httpx2.TransportError)
+    return cast("Exception", kind(str(error)))
 
 
 def _to_proxy(address: str, ssl_context: ssl.SSLContext) -> httpcore2.Proxy:

@@ -47,9 +47,10 @@ class Interruption:
 
     def _begin(self, frame: FrameType, event: str, argument: Any) -> Any:
         code = frame.f_code
-        if not any(part in code.co_filename for part in self._within_files):
-            return None
-        if _in_destructor(frame):
+        # Exceptions in a destructor are printed and forgotten, whatever they are.
+        if code.co_name == "__del__" or not any(
+            part in code.co_filename for part in self._within_files
+        ):
             return None
         frame.f_trace_opcodes = True
         self._point()
@@ -69,12 +70,3 @@ class Interruption:
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt
-
-
-def _in_destructor(frame: FrameType | None) -> bool:
-    """Whether it is part of one: exceptions there are printed and forgotten, whatever they are."""
-    while frame is not None:
-        if frame.f_code.co_name == "__del__":
-            return True
-        frame = frame.f_back
-    return False

@@ -160,6 +160,18 @@ def test_a_reply_that_breaks_leaves_no_connection(
     assert list(pool) == []
 
 
+def test_a_reply_that_is_forgotten_leaves_no_connection(
+    pool: Connections, server: ProviderServer
+) -> None:
+    """Nobody has to close what nobody has: it is closed by itself."""
+    reply = open_reply(pool, server)
+    (connection,) = pool
+    assert not connection.is_closed()
+    del reply
+    assert connection.is_closed()
+    assert list(pool) == []
+
+
 @pytest.mark.parametrize("moment", ["taken", "given back", "replied"])
 def test_an_interrupt_leaves_no_connection(
     pool: Connections, server: ProviderServer, monkeypatch: pytest.MonkeyPatch, moment: str

@@ -15,7 +15,7 @@ import pytest
 import llmkit
 from llmkit.connection_pool import cleanup_connection_pools, health_check
 from llmkit.errors import CancelledError
-from llmkit.gate import Gate
+from llmkit.gate import Gate, Place
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.testing import Answer, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
@@ -124,9 +124,11 @@ def test_a_gate_loses_no_place_and_no_turn() -> None:
         with Scope(30).entered() as scope:
             if is_cut:
                 cutter.cut(scope, after)
+            place = Place(gate)
             try:
-                place = gate.enter()
+                assert place.take()
             except CallInterrupted:
+                place.give_back()
                 assert is_cut
                 return False
         with lock:
@@ -135,8 +137,7 @@ def test_a_gate_loses_no_place_and_no_turn() -> None:
         time.sleep(after / 20)
         with lock:
             inside[0] -= 1
-        assert place is not None
-        place.leave()
+        place.give_back()
         return True
 
     with Cutter().running() as cutter, ThreadPoolExecutor(64) as threads:
@@ -144,30 +145,30 @@ def test_a_gate_loses_no_place_and_no_turn() -> None:
     assert inside[1] <= 4
     assert gate.in_use == 0
     assert not all(passed)
-    places = [gate.enter(0) for _ in range(4)]
-    assert all(places)
-    assert gate.enter(0.01) is None
+    places = [Place(gate) for _ in range(5)]
+    assert all(place.take(0) for place in places[:4])
+    assert not places[4].take(0.01)
 
 
 def test_a_gate_is_first_come_first_served() -> None:
     """Nobody overtakes in the queue for a connection."""
     gate, order = Gate(1), []
-    first = gate.enter()
-    assert first is not None
+    first = Place(gate)
+    assert first.take()
 
     def pass_through(number: int) -> None:
-        place = gate.enter(10)
-        assert place is not None
+        place = Place(gate)
+        assert place.take(10)
         order.append(number)
-        place.leave()
+        place.give_back()
 
     waiting = []
     for number in range(8):
         waiting.append(threading.Thread(target=pass_through, args=(number,)))
         waiting[-1].start()
-        while len(gate._waiting) <= number:
+        while gate.waiting <= number:
             time.sleep(0.001)
-    first.leave()
+    first.give_back()
     for thread in waiting:
         thread.join()
     assert order == list(range(8))
