@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import importlib.util
 import sys
 import threading
 from collections import OrderedDict
@@ -151,11 +152,27 @@ def import_sdk(module: str, extra: str) -> Any:
 def begin_import(module: str) -> None:
     """Begins to import a vendor's SDK; what goes wrong is said by whoever needs it.
 
+    One that is not installed costs no thread, however often it is asked for, and is found once it
+    is.
+
     Args:
         module: The module's name.
     """
-    if module not in sys.modules:
+    if module not in sys.modules and not _is_missing(module):
         _load(module)
+
+
+def _is_missing(module: str) -> bool:
+    """Says whether a module is certainly not installed, without importing anything."""
+    package = module.rpartition(".")[0]
+    if package and package not in sys.modules:  # to look into it would import it
+        return _is_missing(package)
+    try:
+        return importlib.util.find_spec(module) is None
+    except ImportError:  # what stands before the dot is no package
+        return True
+    except ValueError:  # another thread is just loading it
+        return False
 
 
 _loading: ProcessLocal[dict[str, Future[Any]]] = ProcessLocal(dict)

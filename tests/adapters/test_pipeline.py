@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from llmkit.adapters import sdk_clients
 from llmkit.performance import LLMPerformanceTracker
 from llmkit.request import Request
 from llmkit.testing import Answer, ProviderServer
+from llmkit.threads import run_detached
 from tests.adapters.vendor_cases import ANTHROPIC, CASES, GEMINI, OPENAI, Case, fresh_key
 
 
@@ -307,9 +309,6 @@ def test_an_sdk_can_be_loaded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert time.monotonic() - began < 0.5
     assert sdk_clients.import_sdk("slow_sdk", "slow").loaded is sys.modules["slow_sdk"].loaded
     sdk_clients.begin_import("slow_sdk")
-    sdk_clients.begin_import("no_such_sdk")
-    with pytest.raises(ConfigurationError, match="pip install"):
-        sdk_clients.import_sdk("no_such_sdk", "slow")
     monkeypatch.delitem(sys.modules, "slow_sdk")
 
 
@@ -333,3 +332,54 @@ def test_an_import_lets_the_collector_rest(tmp_path: Path, monkeypatch: pytest.M
         gc.set_threshold(*before)
     for name in ("sdk_a", "sdk_b"):
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.parametrize("module", ["late_sdk", "late_vendor.sdk"])
+def test_an_sdk_that_is_missing_costs_no_thread_until_it_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    """Looking ahead for what is not there is cheap, and a `pip install` later on is noticed."""
+    begun: list[str] = []
+
+    def run_noted(task: Callable[[], None], name: str) -> Future[None]:
+        begun.append(name)
+        return run_detached(task, name)
+
+    monkeypatch.setattr(sdk_clients, "run_detached", run_noted)
+    package = tmp_path / "late_vendor"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # Its package is imported by the first look, which needs a thread.
+    with pytest.raises(ConfigurationError, match=r'missing: pip install "llmkit\[late\]"'):
+        sdk_clients.import_sdk(module, "late")
+    begun.clear()
+    for _ in range(3):
+        sdk_clients.begin_import(module)
+    assert not begun
+    with pytest.raises(ConfigurationError, match=r'missing: pip install "llmkit\[late\]"'):
+        sdk_clients.import_sdk(module, "late")
+    (tmp_path / f"{module.replace('.', '/')}.py").write_text("loaded = object()\n")
+    importlib.invalidate_caches()  # the directory's time may be the same as before
+    begun.clear()
+    sdk_clients.begin_import(module)
+    assert begun == ["import"]
+    assert sdk_clients.import_sdk(module, "late").loaded
+    for name in (module, "late_vendor"):
+        sys.modules.pop(name, None)
+
+
+def test_looking_for_an_sdk_imports_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that is slow to import holds up nobody who only begins."""
+    package = tmp_path / "slow_vendor"
+    package.mkdir()
+    (package / "__init__.py").write_text("import time\ntime.sleep(0.5)\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    began = time.monotonic()
+    sdk_clients.begin_import("slow_vendor.sdk")
+    assert time.monotonic() - began < 0.5
+    with pytest.raises(ConfigurationError, match="pip install"):
+        sdk_clients.import_sdk("slow_vendor.sdk", "slow")
+    monkeypatch.delitem(sys.modules, "slow_vendor")
