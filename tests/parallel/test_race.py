@@ -645,13 +645,18 @@ def test_a_cut_racer_is_charged_an_estimate(server: ProviderServer) -> None:
 
 def test_a_stream_that_came_second_is_charged_at_once() -> None:
     """A stream whose first chunk came too late is settled then, not when it is collected."""
-    released = threading.Event()
+    asked, released = threading.Event(), threading.Event()
 
     class Late(Own):
         def _stream_text(self, request: Request) -> ChunkSource:
+            asked.set()
             released.wait(10)
             yield Chunk("late")
             return Completion("late", self.model, self.provider)
+
+    def answer(request: Request) -> Any:
+        assert asked.wait(10)  # else the race may be over before the other has begun
+        return {"text": "quick"}
 
     def held() -> int:
         assert budget.remaining_tokens is not None
@@ -659,7 +664,7 @@ def test_a_stream_that_came_second_is_charged_at_once() -> None:
 
     with Budget(tokens=100_000) as budget:
         stream = Client().race_stream(
-            "hi", [Late("late", says("late")), Own("fast", says("quick"))], max_tokens=1000
+            "hi", [Late("late", says("late")), Own("fast", answer)], max_tokens=1000
         )
         assert held() > 2000
         released.set()
