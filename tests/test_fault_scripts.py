@@ -49,9 +49,10 @@ POSITIONS = ("first request", "retry", "every request")
 WAYS = ("plain", "stream", "fallback", "race", "stream fallback", "stream race")
 NEXT: dict[Vendor, Vendor] = {"openai": "anthropic", "anthropic": "gemini", "gemini": "openai"}
 
-# Of each way, in each example; and the examples of each cell.
-TIMES, EXAMPLES = 2, 2
-LEAST = 20
+# Of each way, in each example; and the examples of each cell, besides the first one: the simplest
+# script there is, in all places, which hypothesis always begins with.
+TIMES, EXAMPLES = 2, 1
+LEAST = 10
 # What a call may take beyond its time-out.
 LATE = 0.1
 # How often a call that was late beside others is made anew, alone: the machine may be to blame.
@@ -332,9 +333,10 @@ def test_every_call_ends_in_time_and_lists_its_requests(
 ) -> None:
     """Whatever goes wrong wherever: an answer or an LLMError, in time, and no request unlisted."""
     every = [(vendor, way) for way in WAYS * TIMES for vendor in VENDORS]
+    simplest: list[tuple[Script, ...]] = []
 
     @settings(
-        max_examples=EXAMPLES,
+        max_examples=1 + EXAMPLES,
         derandomize=True,
         database=None,
         deadline=None,
@@ -343,6 +345,9 @@ def test_every_call_ends_in_time_and_lists_its_requests(
     )
     @given(st.tuples(*(scripts(fault, position, vendor, way) for vendor, way in every)))
     def hold(drawn: tuple[Script, ...]) -> None:
+        if not simplest:
+            simplest.append(drawn)
+            return
         with ThreadPoolExecutor(len(drawn) // 2) as threads:
             times = list(threads.map(stage.play, drawn))
         for script, taken in zip(drawn, times, strict=True):
