@@ -25,6 +25,7 @@ from llmkit import (
 from llmkit.cache import LLMCache, MemoryCache, close_caches, get_cache
 from llmkit.performance import get_performance_tracker
 from llmkit.testing import Answer, ProviderServer
+from llmkit.testing.recorded_request import RecordedRequest
 from tests.cache.client_calls import KEY, MODEL, OTHER, counted, file_at, make_client, settings_for
 from tests.cache.servers import Clock, in_child
 
@@ -538,11 +539,18 @@ def test_who_waited_in_vain_for_another_call_gets_it_too(
     """A deadline that ends while another call's answer is awaited is no different."""
     import threading
 
-    server.answer = Answer(delay=1.5)
+    released = threading.Event()
+
+    def answer(request: RecordedRequest) -> Answer:
+        assert released.wait(20)
+        return Answer()
+
+    server.answer = answer
     leader = threading.Thread(target=lambda: stale.complete("Why?", fallbacks=[]))
     leader.start()
     server.wait_for_requests(2)
     assert stale.complete("Why?", timeout=0.2, fallbacks=[]).cached == "stale"
+    released.set()
     leader.join(10)
     assert len(server.requests) == 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -16,6 +16,7 @@ from llmkit import CallRecord, Client
 from llmkit.cache import MemoryCache
 from llmkit.performance import get_performance_tracker
 from llmkit.testing import Answer, ProviderServer
+from llmkit.testing.recorded_request import RecordedRequest
 from tests.cache.client_calls import MODEL, OTHER, counted, make_client
 
 LONG = "A sentence of some length, as they stand in answers. " * 40
@@ -24,6 +25,24 @@ LONG = "A sentence of some length, as they stand in answers. " * 40
 @pytest.fixture
 def client(server: ProviderServer) -> Client:
     return make_client(server)
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """What holds back the provider's slow answers; it is set at the latest when the test ends."""
+    released = threading.Event()
+    yield released
+    released.set()
+
+
+def held_until(released: threading.Event, answer: Answer) -> Callable[[RecordedRequest], Answer]:
+    """An answer that comes when a test says so."""
+
+    def answer_to(request: RecordedRequest) -> Answer:
+        assert released.wait(20)
+        return answer
+
+    return answer_to
 
 
 @pytest.fixture
@@ -112,20 +131,21 @@ def test_modes_of_streams(server: ProviderServer, client: Client) -> None:
 
 
 def test_streams_join_no_flight_and_lead_none(
-    server: ProviderServer, client: Client, pool: ThreadPoolExecutor
+    server: ProviderServer, client: Client, pool: ThreadPoolExecutor, released: threading.Event
 ) -> None:
     """A consumer that is slow, or never reads on, holds up nobody who asks the same."""
-    server.answer = Answer("Yes.", delay=0.3)
+    server.answer = Answer("Yes.")
     with client.stream("Why?") as slow:
         reply = pool.submit(client.complete, "Why?").result(10)
         assert reply.cached is None
         list(slow)
     server.reset()
-    server.answer = Answer("Yes.", delay=0.5)
+    server.answer = held_until(released, Answer("Yes."))
     leading = pool.submit(client.complete, "Why not?")
     server.wait_for_requests(1)
     streaming = pool.submit(read, client, "Why not?")
     server.wait_for_requests(2)
+    released.set()
     assert leading.result(10).cached is streaming.result(10).cached is None
 
 
@@ -164,14 +184,16 @@ def test_equal_calls_share_one(
 
 
 def test_who_waits_keeps_its_own_deadline(
-    server: ProviderServer, client: Client, pool: ThreadPoolExecutor
+    server: ProviderServer, client: Client, pool: ThreadPoolExecutor, released: threading.Event
 ) -> None:
     """A call that waits for another's answer leaves when its own time is over."""
-    server.answer = Answer("Yes.", delay=1.0)
+    server.answer = held_until(released, Answer("Yes."))
     leading = pool.submit(client.complete, "Why?")
     server.wait_for_requests(1)
     with pytest.raises(llmkit.LLMTimeoutError):
         client.complete("Why?", timeout=0.2)
+    assert not leading.done()
+    released.set()
     assert leading.result(10).cached is None
 
 
@@ -179,9 +201,10 @@ def test_a_leaders_time_out_is_its_own(
     server: ProviderServer, client: Client, pool: ThreadPoolExecutor
 ) -> None:
     """When the leader's time ends, one who waits asks in its place."""
-    server.answer = Answer("Yes.", delay=0.6)
+    server.script(Answer("too late", delay=0.6))
     leading = pool.submit(client.complete, "Why?", timeout=0.3)
     server.wait_for_requests(1)
+    server.answer = Answer("Yes.")
     following = pool.submit(client.complete, "Why?", timeout=30)
     assert isinstance(leading.exception(10), llmkit.LLMTimeoutError)
     assert following.result(10).cached is None
@@ -218,6 +241,7 @@ def test_a_winner_is_kept_under_its_own_key(server: ProviderServer, client: Clie
     assert (won.model, won.cached) == (OTHER, None)
     assert any("lost the race" in each for each in won.warnings)
     asked = len(server.requests)
+    server.answer = by_model(first=Answer("slow"), second=Answer("fast"))
     again = client.race("Why?", [MODEL, OTHER])
     assert (again.text, again.cached, again.cost) == ("fast", "memory", Decimal(0))
     assert (again.warnings, again.attempts) == ((), ())
@@ -248,16 +272,18 @@ def test_a_races_stream_is_kept_without_its_losers(server: ProviderServer, clien
 
 
 def test_racers_join_no_flight(
-    server: ProviderServer, client: Client, pool: ThreadPoolExecutor
+    server: ProviderServer, client: Client, pool: ThreadPoolExecutor, released: threading.Event
 ) -> None:
     """A race does not wait for a slow call of one of its models; the same model may race twice."""
-    server.script(Answer("slow", delay=2.0))
+    slow = held_until(released, Answer("slow"))
+    server.script(slow)
     leading = pool.submit(client.complete, "Why?")
     server.wait_for_requests(1)
-    server.script(Answer("slow", delay=2.0), Answer("fast"))
+    server.script(slow, Answer("fast"))
     reply = client.race("Why?", [MODEL, MODEL])
     assert (reply.text, reply.cached) == ("fast", None)
     assert not leading.done()
+    released.set()
     assert leading.result(10).text == "slow"
 
 
