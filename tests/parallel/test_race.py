@@ -679,13 +679,13 @@ def test_a_stream_that_came_second_is_charged_at_once() -> None:
 def test_a_budget_that_one_racer_does_not_fit_bounds_that_racer(server: ProviderServer) -> None:
     """Each racer reserves for itself; one that no longer fits fails, and the others go on."""
     server.answer = by_model(
-        openai=Answer("fast", delay=0.3), anthropic=Answer("no"), gemini=Answer("no")
+        openai=Answer("fast", delay=0.8), anthropic=Answer("no"), gemini=Answer("no")
     )
     racers = field(server)[:2]
     with Budget(tokens=10_000):
         Client().complete("hi", model=racers[0])  # a first call takes longer to reserve its tokens
     with Budget(tokens=700):
-        reply = Client().race("hi", racers, max_tokens=500, hedge_after=0.05)
+        reply = Client().race("hi", racers, max_tokens=500, hedge_after=0.4)
     assert reply.text == "fast"
     assert [request.vendor for request in server.requests] == ["openai", "openai"]
 
@@ -717,7 +717,7 @@ def test_the_first_chunk_wins(any_server: ProviderServer) -> None:
 
 def test_streams_that_begin_together_leave_one(server: ProviderServer) -> None:
     """However close the finish, one stream stays open and every other connection is closed."""
-    server.answer = Answer(chunks=["a ", "b"], chunk_delay=0.03)
+    server.answer = Answer(chunks=["a ", "b"], chunk_delay=0.015)
     one = adapter("openai", server.base_url("openai"))
     client = Client()
     for _ in range(10):
@@ -731,8 +731,8 @@ def test_streams_that_begin_together_leave_one(server: ProviderServer) -> None:
 
 def test_the_winning_stream_outlives_its_race(server: ProviderServer) -> None:
     """The time to the first chunk bounds the race, not the rest of the winner's stream."""
-    server.answer = Answer(chunks=["a", "b", "c"], chunk_delay=0.3)
-    stream = Client().race_stream("hi", field(server)[:2], first_chunk_timeout=0.7)
+    server.answer = Answer(chunks=["a", "b", "c"], chunk_delay=0.15)
+    stream = Client().race_stream("hi", field(server)[:2], first_chunk_timeout=0.5)
     assert "".join(stream.text_stream) == "abc"
 
 
@@ -858,7 +858,7 @@ def test_many_races_leave_nothing_behind(server: ProviderServer) -> None:
     gc.collect()
     assert wait_until(lambda: not race_threads())
     before = open_descriptors()
-    for _ in range(300):
+    for _ in range(200):
         assert client.race("hi", adapters).text == "fast"
     assert wait_until(lambda: not race_threads())
     gc.collect()
@@ -994,12 +994,13 @@ def test_a_scripts_exit_is_not_held_by_an_operation() -> None:
 def test_ctrl_c_ends_a_race_at_once(server: ProviderServer) -> None:
     """The caller gets its KeyboardInterrupt at once, and every request in flight is cut."""
     server.answer = Answer(delay=30)
-    addresses = [(MODELS[vendor], vendor, server.base_url(vendor)) for vendor in VENDORS]
+    # Of one vendor: to load three SDKs takes seconds, and tests/deadline interrupts each of them.
+    models, base = ("gpt-6-luna", "gpt-4o", "gpt-4o-mini"), server.base_url("openai")
     script = f"""
         from llmkit import get_adapter
         adapters = [
-            get_adapter(model, provider, api_key="sk-test", api_base=base)
-            for model, provider, base in {addresses!r}
+            get_adapter(model, api_key="sk-test", api_base={base!r})
+            for model in {models!r}
         ]
         try:
             Client().race("hi", [*adapters, Sleeps("slow", "own")])
