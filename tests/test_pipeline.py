@@ -236,7 +236,7 @@ def test_shutdown_ends_calls_in_other_threads(server: ProviderServer) -> None:
 
 def test_one_thread_at_a_time_reads_a_stream(server: ProviderServer) -> None:
     """A second reader gets a clear error, and the first one keeps its stream."""
-    server.answer = Answer(chunks=("a", "b"), chunk_delay=0.5)
+    server.answer = Answer(chunks=("a", "b"), chunk_delay=0.15)
     adapter = get_adapter("gpt-6-luna", api_key=KEY, api_base=server.base_url("openai"))
     stream = adapter.stream("hi")
     assert next(stream).text == "a"

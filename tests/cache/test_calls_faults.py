@@ -114,7 +114,7 @@ def test_a_fault_in_mid_load(
     with Load(client).running() as load:
         load.hits_come()
         mend = fault(own_server)
-        load.goes_on(1.0)
+        load.goes_on(0.6)
         mend()
         load.hits_come()
     assert load.failures == []

@@ -55,6 +55,7 @@ def failures_of(asker: Asker) -> int:
 
 def test_each_question_is_paid_for_once(server: ProviderServer, askers: list[Asker]) -> None:
     """4 processes of 16 threads that ask the same 100 questions at once send 100 requests."""
+    server.answer = lambda request: Answer(f"answer to {question_of(request)}", delay=0.1)
     for asker in askers:
         asker.begin()
     failures = sum(map(failures_of, askers))

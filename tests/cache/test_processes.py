@@ -54,6 +54,7 @@ def next_at_work(
 
 def test_four_processes_pay_for_each_question_once(url: str, provider: asking.Provider) -> None:
     """4 processes of 16 threads that ask the same 100 questions at once make 100 calls."""
+    provider.delay = 0.1
     running = [asking.start(url, provider, THREADS, QUESTIONS) for _ in range(PROCESSES)]
     for process in running:
         asking.begin(process)

@@ -114,7 +114,7 @@ def test_json_is_the_whole_reply(server: ProviderServer, capsys: Capture) -> Non
 
 def test_a_stream_is_printed_as_it_comes(server: ProviderServer) -> None:
     """`--stream` prints the first chunk while the model still writes the last one."""
-    server.answer = Answer(chunks=["first ", "second"], chunk_delay=0.4)
+    server.answer = Answer(chunks=["first ", "second"], chunk_delay=0.15)
     process = start("complete", "hi", "--stream")
     assert process.stdout is not None
     assert process.stdout.read(6) == "first "

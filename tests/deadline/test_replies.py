@@ -111,6 +111,7 @@ def test_compressed_replies_are_read(
     faults = {} if drip is None else {"drip": drip}
     server.answer = compressed(compress(REPLY), encoding, **faults)
     assert ask(server) == "compressed well"
+    server.answer = compressed(compress(REPLY), encoding)
     assert ask(server) == "compressed well"
     first, second = server.requests
     assert first.connection == second.connection

@@ -23,7 +23,7 @@ def test_a_black_hole_lets_connect_hang() -> None:
     with black_hole() as address:
         for _ in range(2):
             with pytest.raises(TimeoutError):
-                socket.create_connection(address, timeout=0.5)
+                socket.create_connection(address, timeout=0.25)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=5)
 
