@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import http.client
 import json
 import pickle
@@ -66,6 +68,12 @@ UNREADABLE: dict[str, str | bytes] = {
         ' "usageMetadata": {"promptTokenCount": "7"}}'
     ),
 }
+
+
+@functools.cache
+def bomb() -> bytes:
+    """A small body that unfolds to more than the largest reply."""
+    return gzip.compress(b" " * (65 * 1024 * 1024), compresslevel=1)
 
 
 class FailureContract:
@@ -226,7 +234,7 @@ class FailureContract:
         self, server: ProviderServer, adapter: BaseLLMAdapter
     ) -> None:
         """A small body that unfolds beyond the limit is refused, and not asked for again."""
-        server.answer = Answer(body=b" " * (65 * 1024 * 1024), gzip=True)
+        server.answer = Answer(body=bomb(), headers={"content-encoding": "gzip"})
         error = self.failure(adapter)
         assert isinstance(error, ProviderError)
         assert "67,108,864" in error.message
