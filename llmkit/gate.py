@@ -10,6 +10,16 @@ from llmkit.threads import Flag
 __all__ = ["Gate", "Place"]
 
 
+class _Turn(Flag):
+    """What one that waits in a gate's line is woken by."""
+
+    __slots__ = ("woken",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.woken = False  # only once the flag is raised for certain: Ctrl-C may come in between
+
+
 class Gate:
     """Lets a number of holders in at a time, first come first served.
 
@@ -24,8 +34,8 @@ class Gate:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        # By the number of a `Place`, in the order of their arrival; who waits has a flag.
-        self._line: dict[int, Flag | None] = {}
+        # By the number of a `Place`, in the order of their arrival; who waits has a turn.
+        self._line: dict[int, _Turn | None] = {}
         self._numbers = itertools.count()
 
     @property
@@ -42,8 +52,9 @@ class Gate:
         """Wakes all that have come inside."""
         # `list` of a dict's values neither runs Python code nor collects garbage on its way.
         for turn in list(self._line.values())[: self.size]:
-            if turn is not None:
+            if turn is not None and not turn.woken:
                 turn.set()
+                turn.woken = True
 
 
 class Place:
@@ -99,15 +110,11 @@ class Place:
 
     def _wait(self, timeout: float | None) -> bool:
         gate = self._gate
-        turn = gate._line[self._number] = Flag()
-        # One that left before the flag was there has woken nobody.
+        turn = gate._line[self._number] = _Turn()
+        # One that left before the turn was there has woken nobody.
         if self._number in list(gate._line)[: gate.size]:
             return True
         scope = current_scope()
         if scope is None:
-            inside = turn.wait(timeout)
-        else:
-            inside = scope.wait(turn, f"waiting for one of {gate.size} connections")
-        if inside:  # there is nobody to be woken here any more
-            gate._line[self._number] = None
-        return inside
+            return turn.wait(timeout)
+        return scope.wait(turn, f"waiting for one of {gate.size} connections")
