@@ -1,7 +1,9 @@
 """Observers of calls, and the tracker that keeps figures for each model.
 
 An observer is any callable that takes one `CallRecord`. It is told once for each logical call,
-when the call is over, on the thread that made it.
+when the call is over, on the thread that made it. Only of a stream that was dropped without being
+closed it is told later, by whatever ends a call or asks for figures next, or at the process's end:
+an object may be dropped in the middle of anything, an observer's own lock included.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ from llmkit.process_local import ProcessLocal
 from llmkit.scope import CallInterrupted
 from llmkit.types import CallRecord
 
-__all__ = ["LLMPerformanceTracker", "Observer", "get_performance_tracker", "notify"]
+__all__ = [
+    "LLMPerformanceTracker",
+    "Observer",
+    "get_performance_tracker",
+    "notify",
+    "notify_later",
+]
 
 Observer = Callable[[CallRecord], object]
 
@@ -157,6 +165,7 @@ class LLMPerformanceTracker:
             races that the model lost: what those cost is unknown), `errors` and
             `fallbacks` (counts). For all: such a dict for each model. An unknown model has zeros.
         """
+        _catch_up()
         with self._lock:
             if model is not None:
                 return _summary(self._models.get(model) or _Figures(provider=""))
@@ -164,6 +173,7 @@ class LLMPerformanceTracker:
 
     def reset(self) -> None:
         """Forgets all figures."""
+        _catch_up()
         with self._lock:
             self._models.clear()
 
@@ -229,19 +239,56 @@ def get_performance_tracker() -> LLMPerformanceTracker:
 
 
 def notify(observers: Iterable[Observer], record: CallRecord) -> None:
-    """Tells every observer about a call.
+    """Tells every observer about a call, and then of those that `notify_later` has noted.
 
     Args:
         observers: Whom to tell, in this order.
         record: What happened.
     """
-    for observer in observers:
+    while True:
+        for observer in observers:
+            try:
+                observer(record)
+            # An observer's bug, or its own call in a Scope that has ended, must not turn an answer
+            # into an error.
+            except (Exception, CallInterrupted):
+                get_logger("performance").exception("observer %r failed", observer)
+        if not _late:
+            return
         try:
-            observer(record)
-        # An observer's bug, or its own call in a Scope that has ended, must not turn an answer
-        # into an error.
-        except (Exception, CallInterrupted):
-            get_logger("performance").exception("observer %r failed", observer)
+            observers, record = _late.popleft()
+        except IndexError:  # another thread was faster
+            return
+
+
+def notify_later(observers: Iterable[Observer], record: CallRecord) -> None:
+    """Does what `notify` does, with the next call.
+
+    A destructor may call it: it waits for nobody, and runs nothing that others have written.
+
+    Args:
+        observers: Whom to tell, in this order.
+        record: What happened.
+    """
+    _process_late.get().append((observers, record))
+
+
+_Late = collections.deque[tuple[Iterable[Observer], CallRecord]]
+
+_late: _Late = collections.deque()
+
+
+def _catch_up(late: _Late = _late) -> None:
+    """Tells of the calls that `notify_later` has noted."""
+    try:
+        first = late.popleft()
+    except IndexError:
+        return
+    notify(*first)
+
+
+# A forked child does not tell of its parent's calls.
+_process_late = ProcessLocal(lambda: _late, close=_catch_up, abandon=_Late.clear)
 
 
 def _own_latency(record: CallRecord) -> float:

@@ -31,7 +31,8 @@ class Stream:
         print(stream.completion.usage)
 
     Leaving the `with` block, `close()`, and dropping the last reference free the connection at
-    once. `close()` may be called from another thread, also while one waits for a chunk.
+    once; the call is recorded as cancelled. `close()` may be called from another thread, also while
+    one waits for a chunk.
 
     Args:
         source: The chunks; the request is under way already.
@@ -41,6 +42,9 @@ class Stream:
         idle_timeout: Seconds that each further chunk may take; None sets no limit.
         describe: Names the call in an error: adds provider and model.
         on_end: Told once how the stream ended: with its completion, or with an error.
+        on_drop: Told instead of `on_end` when the stream is dropped unended, in the middle of
+            anything: it must neither take a lock nor run what others have written. None does
+            nothing.
     """
 
     def __init__(
@@ -53,7 +57,9 @@ class Stream:
         idle_timeout: float | None,
         describe: Callable[[LLMError], LLMError],
         on_end: Callable[[Completion | LLMError], object],
+        on_drop: Callable[[LLMError], object] | None = None,
     ) -> None:
+        self._on_drop = on_drop
         self._source = source
         self._first = first
         self._scope = scope
@@ -93,6 +99,13 @@ class Stream:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def __del__(self) -> None:
+        try:
+            if self._ended.is_first() and self._on_drop is not None:
+                self._on_drop(CancelledError("the stream was dropped before its end"))
+        except AttributeError:  # Ctrl-C came before it was made
+            pass
 
     @property
     def text(self) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from llmkit.content_policy import is_violation
 from llmkit.errors import RETRYABLE_CODES, AllModelsFailedError, Attempt, ErrorCode, LLMError
 from llmkit.log import get_logger
-from llmkit.performance import get_performance_tracker, notify
+from llmkit.performance import Observer, get_performance_tracker, notify, notify_later
 from llmkit.pipeline.model_call import Begun, ModelCall, begin_replay
 from llmkit.pipeline.options import CallOptions
 from llmkit.pipeline.tries import code_of
@@ -139,6 +140,13 @@ class LogicalCall:
             answering.end_stream(outcome)
             self._finish(outcome, answering)
 
+        pid = os.getpid()
+
+        def drop(error: LLMError) -> None:
+            if pid == os.getpid():  # a forked child's copy is not its to tell of
+                answering.note_end(error)
+                self._finish(error, answering, tell=notify_later)
+
         return Stream(
             begun.source,
             first=begun.first,
@@ -147,6 +155,7 @@ class LogicalCall:
             idle_timeout=self._options.idle_timeout,
             describe=lambda error: self._describe(error, answering),
             on_end=end,
+            on_drop=drop,
         )
 
     def _stale_instead(self, error: LLMError | CallInterrupted) -> tuple[ModelCall, Completion]:
@@ -183,7 +192,12 @@ class LogicalCall:
         error.attempts = self.attempts
         return error
 
-    def _finish(self, outcome: Completion | LLMError, concerned: ModelCall) -> None:
+    def _finish(
+        self,
+        outcome: Completion | LLMError,
+        concerned: ModelCall,
+        tell: Callable[[Iterable[Observer], CallRecord], object] = notify,
+    ) -> None:
         """Completes the answer's figures and tells the observers."""
         latency = time.perf_counter() - self._began
         outcome.attempts = attempts = self.attempts
@@ -211,4 +225,4 @@ class LogicalCall:
             cached=cached,
         )
         tracker = (get_performance_tracker(),) if self._options.tracked else ()
-        notify((*tracker, *self._options.observers), record)
+        tell((*tracker, *self._options.observers), record)

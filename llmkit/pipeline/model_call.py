@@ -255,6 +255,11 @@ class ModelCall:
             self._keep(outcome)
             self._delivered(outcome)
 
+    def note_end(self, error: LLMError) -> None:
+        """Notes how a stream ended that was dropped; takes no lock."""
+        if self.tries is not None:
+            self.tries.note_end(error)
+
     def _keep(self, reply: Completion) -> None:
         """Puts an answer into the cache that was not got through it: a stream's, or a racer's."""
         if self.options.cache is not None:

@@ -109,6 +109,10 @@ class Tries:
         if self._place is not None:
             used = outcome.usage.total_tokens if isinstance(outcome, Completion) else None
             self._place.used(used)
+        self.note_end(outcome)
+
+    def note_end(self, outcome: Completion | LLMError) -> None:
+        """Notes how a stream ended with the try that began it; takes no lock."""
         attempts, _ = self._history
         if attempts and attempts[-1].code is None:
             last = replace(
