@@ -14,7 +14,7 @@ from llmkit.connection_pool import cleanup_connection_pools
 from tests.deadline.calling import open_descriptors
 from tests.together import WAYS, Together, annotate, left_behind, provider_process
 
-THREADS, SECONDS = 32, 3.5
+THREADS, SECONDS = 32, 5.0
 
 
 def test_no_answer_is_lost_or_crossed_and_nothing_is_left_behind(

@@ -21,7 +21,7 @@ from llmkit.testing import Answer, ProviderServer
 from llmkit.testing.recorded_request import RecordedRequest
 from tests.deadline.calling import VENDORS, Vendor, adapter, echo
 
-CALLS = 1000
+CALLS = 2000
 THREADS = 32
 
 
