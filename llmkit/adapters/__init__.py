@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
+import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from llmkit.adapters.base import BaseLLMAdapter, Key
+from llmkit.adapters.gemini_backends import BACKENDS
 from llmkit.adapters.vendors import DECLARED_CLASSES, OPENAI_COMPATIBLE, find_declared
 from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.models import default_model, get_model_info, split_model_name
@@ -48,13 +48,6 @@ _CLASS_NAMES = {
     "local": "LocalAdapter",
 }
 PROVIDERS = tuple(_CLASS_NAMES)
-
-# The SDKs by which Gemini can be asked, by their names on PyPI: the adapter and the SDK's module.
-# The first one that is installed is taken, and the first of all when none is.
-_BACKENDS = {
-    "google-genai": ("GeminiAdapter", "google.genai"),
-    "google-generativeai": ("LegacyGeminiAdapter", "google.generativeai"),
-}
 
 # Whose key decides, in this order, when no model is named anywhere.
 _PREFERRED = ("openai", "anthropic", "gemini")
@@ -103,7 +96,12 @@ def get_adapter(
     found, name = _find_provider(model, provider)
     kind: Callable[..., BaseLLMAdapter] | None = DECLARED_CLASSES.get(found)
     if kind is None:
-        kind = __getattr__(_class_name(found, kwargs.pop("backend", None)))
+        kind = __getattr__(_CLASS_NAMES[found])
+        if found != "gemini" and (backend := kwargs.pop("backend", None)) is not None:
+            raise InvalidRequestError(
+                f"backend={backend!r:.100}: gemini has {' and '.join(BACKENDS)}, {found} has no "
+                "choice"
+            )
     return kind(
         name,
         provider=found,
@@ -182,31 +180,6 @@ def _find_provider(model: str, provider: str | None) -> tuple[str, str]:
     if not name.isprintable() or ".." in name or set(name) & set(" ?#%\\"):
         raise InvalidRequestError(f"model={model!r}: no model has such a name")
     return found, name
-
-
-def _class_name(provider: str, backend: str | None) -> str:
-    """Returns the name of the class that asks a provider by an SDK."""
-    if provider == "gemini":
-        if backend is None:
-            ready = (name for name, (_, sdk) in _BACKENDS.items() if _is_installed(sdk))
-            backend = next(ready, next(iter(_BACKENDS)))
-        if backend in _BACKENDS:
-            return _BACKENDS[backend][0]
-    elif backend is None:
-        return _CLASS_NAMES[provider]
-    raise InvalidRequestError(
-        f"backend={backend!r}: gemini has {' and '.join(_BACKENDS)}, the others have no choice"
-    )
-
-
-def _is_installed(module: str) -> bool:
-    """Says whether a module could be imported, without importing it."""
-    if module in sys.modules:
-        return sys.modules[module] is not None
-    try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # nothing of Google's is there
-        return False
 
 
 def _require_provider(provider: str) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from llmkit.adapters.base import Key
-from llmkit.adapters.content_filters import as_mapping, blocked_ratings, category_of_feedback
 from llmkit.adapters.error_table import GEMINI_CLASSES
+from llmkit.adapters.gemini_answer import GeminiAnswer
+from llmkit.adapters.gemini_backends import adapter_class
 from llmkit.adapters.vendor_adapter import VendorAdapter
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.adapters.wire import (
     check_stream_type,
-    count_of,
     drain,
     end_mark_missing,
     lay_over,
@@ -22,13 +22,12 @@ from llmkit.adapters.wire import (
     read_json,
     read_part,
     readable,
-    text_of,
 )
-from llmkit.errors import ConfigurationError, ProviderError
+from llmkit.errors import ConfigurationError, InvalidRequestError, ProviderError
 from llmkit.request import Image, Message, Request
 from llmkit.streams import ChunkSource
 from llmkit.tokenizer import TokenCount
-from llmkit.types import Chunk, Completion, ToolCall, Usage
+from llmkit.types import Chunk, Completion
 
 if TYPE_CHECKING:
     import httpx2
@@ -56,8 +55,17 @@ class GeminiAdapter(VendorAdapter):
         provider: "gemini".
         api_key: See `BaseLLMAdapter`; likewise the other arguments.
         api_base: The address; `/v1` or `/v1beta` at its end chooses the API's version.
+        backend: The SDK: "google-genai", or "google-generativeai", which Google has given up and
+            which makes a `LegacyGeminiAdapter`; None takes the second one only where it alone is
+            installed.
         **kwargs: The other arguments of `BaseLLMAdapter`.
+
+    Raises:
+        InvalidRequestError: There is no such backend, or it is another one than the class's.
     """
+
+    # The SDK's name on PyPI.
+    backend: ClassVar[str] = "google-genai"
 
     sdk_module = "google.genai"
     extra = "gemini"
@@ -78,14 +86,36 @@ class GeminiAdapter(VendorAdapter):
     }
     key_variable = "GEMINI_API_KEY"
 
+    def __new__(
+        cls,
+        model: str = "",
+        provider: str = "gemini",
+        api_key: Key = None,
+        api_base: str | None = None,
+        *,
+        backend: str | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Chooses the class by the backend; a copy or a pickle names no model and keeps its own."""
+        kind: type[Self] = adapter_class(backend) if model and cls is GeminiAdapter else cls
+        return super().__new__(kind)
+
     def __init__(
         self,
         model: str,
         provider: str = "gemini",
         api_key: Key = None,
         api_base: str | None = None,
+        *,
+        backend: str | None = None,
         **kwargs: Any,
     ) -> None:
+        if backend not in (None, self.backend):
+            raise InvalidRequestError(
+                f"backend={backend!r:.100}: {type(self).__name__} asks by {self.backend}",
+                provider=provider,
+                model=model,
+            )
         super().__init__(model, provider, api_key, api_base, **kwargs)
 
     @property
@@ -214,14 +244,14 @@ class GeminiAdapter(VendorAdapter):
             error = VendorError.from_body(raw)
             raise self._to_error(error) or ProviderError(error.message)
         with readable(billed=raw.get("usageMetadata")):
-            answer = _Answer(self)
+            answer = GeminiAnswer(self)
             answer.add(raw)
             return answer.completion()
 
     def _stream_text(self, request: Request) -> ChunkSource:
         with self._vendor_errors():
             events = self._read_events(self._send(request, stream=True))
-            answer = _Answer(self)
+            answer = GeminiAnswer(self)
             for event in events:
                 text = read_part(answer.add, event, "usageMetadata")
                 if text:
@@ -274,76 +304,6 @@ class GeminiAdapter(VendorAdapter):
             self._client().models.get(model=self.model)
 
 
-class _Answer:
-    """What the one JSON of a plain reply, or a stream's events, add up to."""
-
-    def __init__(self, adapter: GeminiAdapter) -> None:
-        self._adapter = adapter
-        self.raw: dict[str, Any] = {}
-        self.texts: list[str] = []
-        self.calls: list[ToolCall] = []
-        self.finish: str | None = None
-        self.usage: Mapping[str, Any] = {}
-        self._refusal: str | None = None
-        self._explanation = ""
-
-    def add(self, event: Mapping[str, Any]) -> str:
-        """Takes one JSON and returns the text in it."""
-        self.raw.update(event)
-        self.usage = event.get("usageMetadata") or self.usage
-        candidates = event.get("candidates")
-        if not candidates:
-            # A blocked prompt has no answer at all; in a stream it may be blocked half-way.
-            feedback = as_mapping(event.get("promptFeedback"))
-            blocked = category_of_feedback(feedback)
-            if blocked is not None:
-                self.cut_off(blocked, feedback.get("blockReasonMessage"))
-                return ""
-            if not self.usage or not self.raw.get("candidates"):
-                raise KeyError("candidates")
-            return ""
-        candidate = candidates[0]
-        if candidate.get("index"):  # of several answers the first one counts
-            return ""
-        self.finish = candidate.get("finishReason") or self.finish
-        if self._adapter.finish_words.get(self.finish or "") == "content_filter":
-            rated = blocked_ratings(candidate.get("safetyRatings"))
-            self.cut_off(rated or self._refusal, candidate.get("finishMessage"))
-        parts = (candidate.get("content") or {}).get("parts") or ()
-        text = "".join(_texts(parts))
-        if text:
-            self.texts.append(text)
-        for part in parts:
-            call = part.get("functionCall")
-            if call:
-                arguments = dict(call.get("args") or {})
-                self.calls.append(ToolCall(call.get("id") or "", call["name"], arguments))
-        return text
-
-    def cut_off(self, category: str | None, explanation: object = None) -> None:
-        """Notes that the vendor's filter ended the answer, and why; None: as the finish says."""
-        self.finish = self.finish or category
-        self._refusal = category
-        if isinstance(explanation, str):
-            self._explanation = explanation
-
-    def completion(self) -> Completion:
-        return self._adapter._completion(
-            text="".join(self.texts),
-            finish=self.finish,
-            usage=_read_usage(self.usage),
-            calls=tuple(self.calls),
-            request_id=self.raw.get("responseId"),
-            raw=self.raw,
-            refusal=self._refusal,
-            explanation=self._explanation,
-        )
-
-
-def _texts(parts: Iterable[Mapping[str, Any]]) -> Iterable[str]:
-    return (text_of(part.get("text")) for part in parts if not part.get("thought"))
-
-
 def _say_message(message: Message) -> dict[str, Any]:
     content = (message.content,) if isinstance(message.content, str) else message.content
     role = "model" if message.role == "assistant" else "user"
@@ -356,25 +316,6 @@ def _say_part(part: str | Image) -> dict[str, Any]:
     if part.url is not None:
         return {"fileData": {"fileUri": part.url}}
     return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
-
-
-def _read_usage(usage: Mapping[str, Any]) -> Usage:
-    """Reads the tokens as Google's total adds them up.
-
-    Thoughts are counted beside the answer's tokens, and what Google's own tools found beside the
-    prompt's, of which cached ones are a part.
-    """
-    asked = count_of(usage, "promptTokenCount")
-    found = count_of(usage, "toolUsePromptTokenCount")
-    answer = count_of(usage, "candidatesTokenCount")
-    thoughts = count_of(usage, "thoughtsTokenCount")
-    known = answer is not None or thoughts is not None
-    return Usage(
-        input_tokens=None if asked is None else asked + (found or 0),
-        output_tokens=(answer or 0) + (thoughts or 0) if known else None,
-        cache_read_tokens=count_of(usage, "cachedContentTokenCount"),
-        reasoning_tokens=thoughts,
-    )
 
 
 def _header(headers: Mapping[str, str], name: str) -> str:

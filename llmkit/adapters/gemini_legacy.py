@@ -54,9 +54,11 @@ class LegacyGeminiAdapter(GeminiAdapter):
         provider: "gemini".
         api_key: See `BaseLLMAdapter`; likewise the other arguments.
         api_base: The address; `/v1beta` is asked there, whichever version stands at its end.
-        **kwargs: The other arguments of `BaseLLMAdapter`.
+        **kwargs: The other arguments of `BaseLLMAdapter`; `backend`, if given, is
+            "google-generativeai".
     """
 
+    backend = "google-generativeai"
     # Of all that google-generativeai installs, what makes requests; `google.generativeai` itself
     # keeps one key for the whole process, and loads what uploads files.
     sdk_module = "google.ai.generativelanguage_v1beta"

@@ -5,8 +5,10 @@ What it has in common with the other adapters is tested by the contracts beside 
 
 from __future__ import annotations
 
+import copy
 import importlib
 import logging
+import pickle
 import subprocess
 import sys
 import threading
@@ -69,6 +71,47 @@ def test_it_is_chosen_when_it_is_alone_or_asked_for(
     for module in missing:
         monkeypatch.setitem(sys.modules, module, None)
     assert type(get_adapter(NAME, backend=backend)) is expected
+    assert type(GeminiAdapter("gemini-2.5-flash", backend=backend)) is expected
+
+
+def test_the_class_asks_by_the_backend_it_is_made_with(server: ProviderServer) -> None:
+    """`GeminiAdapter(…, backend=)` asks by that SDK, and so do its copies and pickles."""
+    made = GeminiAdapter(
+        "gemini-2.5-flash",
+        api_key=fresh_key(),
+        api_base=server.base_url("gemini"),
+        backend="google-generativeai",
+    )
+    assert isinstance(made, LegacyGeminiAdapter)
+    made.generate("hi", use_cache=False)
+    assert "/v1beta/" in server.requests[0].path
+    newer = GeminiAdapter("gemini-2.5-flash", timeout=3, backend="google-genai")
+    for adapter in (made, newer):
+        for twin in (copy.copy(adapter), pickle.loads(pickle.dumps(adapter))):
+            assert type(twin) is type(adapter)
+            assert (twin.model, twin.timeout) == (adapter.model, adapter.timeout)
+
+
+def test_a_copy_keeps_its_class_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pickle that is read where only the older SDK is installed is not turned into another."""
+    pickled = pickle.dumps(GeminiAdapter("gemini-2.5-flash", backend="google-genai"))
+    monkeypatch.setitem(sys.modules, "google.genai", None)
+    assert type(pickle.loads(pickled)) is GeminiAdapter
+
+
+def test_a_subclass_has_its_own_backend() -> None:
+    """Asking a class for another SDK than its own is refused, never quietly ignored."""
+
+    class Mine(GeminiAdapter):
+        pass
+
+    assert type(Mine("gemini-2.5-flash", backend="google-genai")) is Mine
+    for kind, backend in (
+        (Mine, "google-generativeai"),
+        (LegacyGeminiAdapter, "google-genai"),
+    ):
+        with pytest.raises(InvalidRequestError, match=f"{kind.__name__} asks by"):
+            kind("gemini-2.5-flash", backend=backend)
 
 
 @pytest.mark.parametrize(("name", "backend"), [(NAME, "vertex"), ("openai:gpt-4o", "google-genai")])
@@ -76,6 +119,8 @@ def test_there_are_two_backends(name: str, backend: str) -> None:
     """A backend that nobody knows, or for a provider without a choice, is a wrong request."""
     with pytest.raises(InvalidRequestError, match=rf"{backend}.*google-genai and google-gen"):
         get_adapter(name, backend=backend)
+    with pytest.raises(InvalidRequestError, match=r"vertex.*google-genai and google-gen"):
+        GeminiAdapter("gemini-2.5-flash", backend="vertex")
     assert get_adapter("openai:gpt-4o", backend=None).provider == OPENAI.provider
 
 
