@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["GeminiAdapter"]
 
 BASE_URL = "https://generativelanguage.googleapis.com"
-API_VERSION = "v1"  # the SDK's own default; aliases such as *-latest need v1beta
 
 # Names that stand in the URL as they are; what the SDK makes of others is left to it.
 _PLAIN_NAME = re.compile(r"\w+([.-]\w+)*", re.ASCII)
@@ -66,6 +65,9 @@ class GeminiAdapter(VendorAdapter):
 
     # The SDK's name on PyPI.
     backend: ClassVar[str] = "google-genai"
+    # The API's version where the address has none: the SDK's own default. Aliases such as *-latest
+    # need v1beta.
+    usual_version: ClassVar[str] = "v1"
 
     sdk_module = "google.genai"
     extra = "gemini"
@@ -133,7 +135,7 @@ class GeminiAdapter(VendorAdapter):
         for version in ("v1beta", "v1"):
             if base.endswith(f"/{version}"):
                 return base.removesuffix(f"/{version}"), version
-        return base, API_VERSION
+        return base, self.usual_version
 
     def _client(self) -> genai.Client:
         base_url, version = self._address()

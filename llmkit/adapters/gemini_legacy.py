@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.error_table import BY_STATUS
 from llmkit.adapters.gemini import GeminiAdapter
+from llmkit.adapters.gemini_safety import read_safety_settings
 from llmkit.adapters.generativeai_client import Exchange, GenerativeAIClients
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.adapters.wire import (
@@ -44,16 +45,18 @@ _told: ProcessLocal[list[bool]] = ProcessLocal(list)
 class LegacyGeminiAdapter(GeminiAdapter):
     """A Gemini model, by google-generativeai 0.8: for programs that can't have google-genai.
 
-    Its types are those of early 2025, and it knows only v1beta of the API. It has no seed, no
-    thinking (`reasoning_effort`) and no JSON schema of an answer: the first two are left out with
-    a warning, or refused with `on_unsupported="error"`; a vendor's parameter that it has no field
+    Its types are those of v1beta of the API, in early 2025. It has no seed, no thinking
+    (`reasoning_effort`) and no JSON schema of an answer: the first two are left out with a
+    warning, or refused with `on_unsupported="error"`; a vendor's parameter that it has no field
     for is an `InvalidRequestError`. `extra_body` is sent as it is, whatever the SDK knows.
+    `safety_settings` may have any of the forms that google-generativeai takes.
 
     Args:
         model: The model's bare name.
         provider: "gemini".
         api_key: See `BaseLLMAdapter`; likewise the other arguments.
-        api_base: The address; `/v1beta` is asked there, whichever version stands at its end.
+        api_base: The address; `/v1` or `/v1beta` at its end chooses the API's version, and without
+            either it is v1beta. Not all that the SDK can say is known to v1.
         **kwargs: The other arguments of `BaseLLMAdapter`; `backend`, if given, is
             "google-generativeai".
     """
@@ -65,6 +68,7 @@ class LegacyGeminiAdapter(GeminiAdapter):
     extra = "google-generativeai"
     error_classes: ClassVar = {"GoogleAPIError": BY_STATUS}
     never_takes = frozenset({"seed", "reasoning_effort"})
+    usual_version = "v1beta"
 
     def load_ahead(self) -> None:
         """Begins to import the SDK, without waiting for it."""
@@ -86,18 +90,15 @@ class LegacyGeminiAdapter(GeminiAdapter):
         _quieten_import()
         return super()._import_sdk()
 
-    def _address(self) -> tuple[str, str]:
-        return super()._address()[0], "v1beta"
-
     def _exchange(self, service: str) -> Exchange:
         """Returns an exchange with one of the SDK's two services."""
-        base_url = self.base_url
+        base_url, version = self._address()
 
         def build(key: str, pool: httpx2.Client) -> GenerativeAIClients:
             self._import_sdk()
-            return GenerativeAIClients(base_url, key, pool)
+            return GenerativeAIClients(base_url, version, key, pool)
 
-        clients: GenerativeAIClients = self._sdk_client(base_url, build)
+        clients: GenerativeAIClients = self._sdk_client(f"{base_url}/{version}", build)
         return Exchange(clients, service)
 
     def _message(self, kind: str, fields: Mapping[str, Any]) -> Any:
@@ -125,7 +126,10 @@ class LegacyGeminiAdapter(GeminiAdapter):
         fields = {"model": _path_of(request.model), **self._body(request)}
         known = self._import_sdk().GenerateContentRequest.pb().DESCRIPTOR.fields_by_camelcase_name
         names = {field.name for field in known.values()} | set(known)
-        given = request.vendor_parameters
+        given = dict(request.vendor_parameters)
+        for name in ("safety_settings", "safetySettings"):
+            if given.get(name) is not None:
+                given[name] = read_safety_settings(given[name], self._import_sdk())
         lay_over(fields, {name: value for name, value in given.items() if name in names})
         config = {name: value for name, value in given.items() if name not in names}
         if config:

@@ -25,15 +25,29 @@ _SERVICES = "google.ai.generativelanguage_v1beta.services"
 
 
 class GenerativeAIClients:
-    """The SDK's clients for one address and key."""
+    """The SDK's clients for one address and key.
 
-    def __init__(self, base_url: str, key: str, pool: httpx2.Client) -> None:
+    Args:
+        base_url: The address, without the API's version.
+        version: The API's version, "v1" or "v1beta".
+        key: The key.
+        pool: What sends.
+    """
+
+    def __init__(self, base_url: str, version: str, key: str, pool: httpx2.Client) -> None:
+        self._base_url = base_url
+        self._version = version
         self.key = key
         self.pool = pool
         self._services = {
             service: _rest_client(service, base_url)
             for service in ("generative_service", "model_service")
         }
+
+    def at_version(self, url: str) -> str:
+        """Returns one of the SDK's URLs, all of which are v1beta's, for the version to be asked."""
+        path = url.removeprefix(self._base_url).removeprefix("/v1beta/")
+        return f"{self._base_url}/{self._version}/{path}"
 
     def client(self, service: str, session: Exchange) -> Any:
         """Returns a service's client that sends by a session of its own, at the cost of a copy."""
@@ -98,7 +112,7 @@ class Exchange:
         pool = self._clients.pool
         request = pool.build_request(
             method,
-            url,
+            self._clients.at_version(url),
             params=self.parameters,
             # The key isn't known to the SDK, whose log shows all headers that it was given.
             headers={**headers, "x-goog-api-key": self._clients.key, **self.extra_headers},

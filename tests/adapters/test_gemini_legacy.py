@@ -5,14 +5,18 @@ What it has in common with the other adapters is tested by the contracts beside 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import logging
+import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +28,7 @@ from llmkit import (
     ContentFilterError,
     GeminiAdapter,
     InvalidRequestError,
+    LLMError,
     LLMTimeoutError,
     ProviderError,
     deadline,
@@ -31,6 +36,7 @@ from llmkit import (
 )
 from llmkit.adapters import LegacyGeminiAdapter
 from llmkit.adapters.error_table import classify
+from llmkit.adapters.gemini_safety import read_safety_settings
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.process_local import ProcessLocal
 from llmkit.testing import Answer, ProviderServer
@@ -175,6 +181,194 @@ def test_parameters_get_to_their_places(
     assert (config["seed"], config["thinkingConfig"]) == (5, {"thinkingBudget": 0})
     assert config["responseSchema"]["properties"]["city"]
     assert len(body["safetySettings"]) == 1
+
+
+HARASSMENT = "HARM_CATEGORY_HARASSMENT"
+HATE = "HARM_CATEGORY_HATE_SPEECH"
+
+
+def _enums() -> tuple[Any, Any]:
+    sdk = importlib.import_module("google.ai.generativelanguage_v1beta")
+    return sdk.HarmCategory, sdk.SafetySetting.HarmBlockThreshold
+
+
+def _safety_types() -> Any:
+    """The SDK's own reading; its package says on import that Google has given it up."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("google.generativeai.types.safety_types")
+
+
+def _by_enums() -> Any:
+    category, threshold = _enums()
+    return {category[HARASSMENT]: threshold.BLOCK_ONLY_HIGH, category[HATE]: threshold.OFF}
+
+
+def _list_of_enums() -> Any:
+    category, threshold = _enums()
+    return [
+        {"category": category[HARASSMENT], "threshold": threshold.BLOCK_ONLY_HIGH},
+        {"category": category[HATE], "threshold": threshold.OFF},
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        lambda: {HARASSMENT: "BLOCK_ONLY_HIGH", HATE: "OFF"},
+        lambda: {"harassment": "high", "Hate": "off"},
+        lambda: {7: 3, 8: 5},
+        _by_enums,
+        _list_of_enums,
+        lambda: [
+            {"category": "harassment", "threshold": "block_only_high"},
+            {"category": HATE, "threshold": 5},
+        ],
+    ],
+    ids=["words", "short words", "numbers", "enums", "list of enums", "list"],
+)
+@pytest.mark.parametrize("name", ["safety_settings", "safetySettings"])
+def test_safety_settings_are_taken_as_the_sdks_users_write_them(
+    server: ProviderServer, adapter: LegacyGeminiAdapter, settings: Any, name: str
+) -> None:
+    """Whatever form google-generativeai takes, Google gets the same list of numbered settings."""
+    adapter.generate("hi", **{name: settings()})
+    category, threshold = _enums()
+    sent = [
+        (category(each["category"]).name, threshold(each["threshold"]).name)
+        for each in server.requests[0].json["safetySettings"]
+    ]
+    assert sent == [(HARASSMENT, "BLOCK_ONLY_HIGH"), (HATE, "OFF")]
+
+
+@pytest.mark.parametrize("one", ["block_none", 4])
+def test_one_threshold_is_for_all_categories(
+    server: ProviderServer, adapter: LegacyGeminiAdapter, one: str | int
+) -> None:
+    """A threshold alone holds for the four categories for which the SDK lets it hold."""
+    safety = _safety_types()
+    adapter.generate("hi", safety_settings=one)
+    sent = {
+        each["category"]: each["threshold"] for each in server.requests[0].json["safetySettings"]
+    }
+    assert sent == {
+        each["category"].value: each["threshold"].value
+        for each in safety.normalize_safety_settings(one)
+    }
+
+
+def test_the_sdks_short_words_mean_what_they_mean_there() -> None:
+    """Each word that the SDK knows for a category or a threshold is read as the SDK reads it."""
+    safety = _safety_types()
+    sdk = importlib.import_module("google.ai.generativelanguage_v1beta")
+    words = [word for word in safety._HARM_CATEGORIES if isinstance(word, str)]
+    levels = [word for word in safety._BLOCK_THRESHOLDS if isinstance(word, str)]
+    assert len(words) > 12
+    assert len(levels) > 10
+    for category, threshold in [
+        *((word, "high") for word in words),
+        *(("sex", word) for word in levels),
+    ]:
+        (read,) = read_safety_settings({category: threshold}, sdk)
+        (meant,) = safety.normalize_safety_settings({category: threshold})
+        assert read == {"category": meant["category"].name, "threshold": meant["threshold"].name}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"rudeness": "high"}, ("no category 'rudeness'", HARASSMENT)),
+        ({"harassment": "strict"}, ("no threshold 'strict'", "BLOCK_ONLY_HIGH")),
+        ({"harassment": None}, ("no threshold None", "BLOCK_ONLY_HIGH")),
+        ({99: "high"}, ("no category 99", HARASSMENT)),
+        ([{"harassment": "high"}], ("{'harassment': 'high'}", "with their thresholds")),
+        (["high"], ("'high'", "with their thresholds")),
+        (1.5, ("1.5", "with their thresholds")),
+    ],
+)
+def test_safety_settings_that_mean_nothing_are_refused_in_plain_words(
+    server: ProviderServer, adapter: LegacyGeminiAdapter, settings: Any, words: tuple[str, ...]
+) -> None:
+    """The error shows what was given and what there is, and nothing is sent."""
+    with pytest.raises(InvalidRequestError) as caught:
+        adapter.generate("hi", safety_settings=settings)
+    assert all(word in str(caught.value) for word in words), caught.value
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("ending", "version"),
+    [("", "v1beta"), ("/v1beta", "v1beta"), ("/v1/", "v1"), ("/x/v1", "x/v1")],
+)
+def test_the_version_in_the_address_is_asked(
+    server: ProviderServer, ending: str, version: str
+) -> None:
+    """An address that ends in a version is asked by it: calls, streams, counts and checks."""
+    server.answer = Answer(status=404)
+    adapter = LEGACY_GEMINI.adapter(server, api_base=server.base_url("gemini") + ending)
+    for call in (
+        adapter.generate,
+        adapter.stream,
+        lambda prompt: adapter.count_tokens(prompt, exact=True),
+        lambda _: adapter.health_check(),
+    ):
+        with contextlib.suppress(LLMError):
+            call("hi")
+    assert adapter.address.endswith(f"/{version}")
+    assert [request.path for request in server.requests] == [
+        f"/{version}/models/gemini-2.5-flash{method}"
+        for method in (":generateContent", ":streamGenerateContent", ":countTokens", "")
+    ]
+
+
+def _ask_in_a_child(adapter: LegacyGeminiAdapter, answers: Any) -> None:
+    answers.put(adapter.generate("from the child", use_cache=False, timeout=20).text)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_that_was_forked_after_use_asks_over_its_own_connection(
+    server: ProviderServer, adapter: LegacyGeminiAdapter
+) -> None:
+    """A pre-forking server's worker can ask at once, and its parent's connection stays whole."""
+    adapter.generate("warm up", use_cache=False)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    server.answer = Answer("child's")
+    child = context.Process(target=_ask_in_a_child, args=(adapter, answers))
+    child.start()
+    child.join(30)
+    if child.is_alive():
+        child.kill()
+        child.join()
+    assert child.exitcode == 0
+    assert answers.get() == "child's"
+    server.answer = Answer("parent's")
+    assert adapter.generate("again", use_cache=False).text == "parent's"
+    assert [request.vendor for request in server.requests] == ["gemini"] * 3
+    warm, childs, again = (request.connection for request in server.requests)
+    assert warm == again != childs
+
+
+def test_a_universe_in_the_environment_does_not_redirect(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GOOGLE_CLOUD_UNIVERSE_DOMAIN and its like, which the SDK reads, change no request."""
+    before = LEGACY_GEMINI.adapter(server, api_key=fresh_key())
+    before.generate("hi", use_cache=False)
+    for name, value in (
+        ("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "universe.invalid"),
+        ("GOOGLE_API_USE_MTLS_ENDPOINT", "always"),
+        ("GOOGLE_API_USE_CLIENT_CERTIFICATE", "true"),
+    ):
+        monkeypatch.setenv(name, value)
+    # Another key, so that the SDK's clients are built anew.
+    after = LEGACY_GEMINI.adapter(server, api_key=fresh_key())
+    after.generate("hi", use_cache=False)
+    assert after.health_check()["status"] == "healthy"
+    first, second, _ = server.requests
+    assert (first.path, first.headers["host"]) == (second.path, second.headers["host"])
+    assert "universe" not in LegacyGeminiAdapter("gemini-2.5-flash").address
 
 
 def test_words_are_asked_for_instead_of_numbers(
