@@ -255,11 +255,11 @@ def test_the_phases_before_sending_are_called_as_the_budget_expects() -> None:
     """The network's words for them are matched by text: a change there must be noticed here."""
     import inspect
 
-    import llmkit.http_transport
+    import llmkit.gate
     import llmkit.network
     from llmkit.budget.held import _BEFORE_SENDING
 
-    source = inspect.getsource(llmkit.network) + inspect.getsource(llmkit.http_transport)
+    source = inspect.getsource(llmkit.network) + inspect.getsource(llmkit.gate)
     for phase in _BEFORE_SENDING:
         assert f'"{phase.removeprefix(" ended while ")}' in source
 
