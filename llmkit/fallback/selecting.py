@@ -43,6 +43,9 @@ _NONE = (
     "names a model on this machine (PRIMARY_LLM, FALLBACK_LLM or ENABLED_MODELS)"
 )
 
+# Tokens of input that `max_cost` is for, where `estimated_tokens` is not given: a page and a half.
+USUAL_TOKENS = 1_000
+
 # Successes from which a measured latency counts for more than the registry's judgement.
 ENOUGH = 5
 
@@ -55,8 +58,9 @@ class _Task:
     """What a task asks of its model."""
 
     capabilities: frozenset[str]
-    tokens: int
+    tokens: int  # that the window must hold; 0 where it was not said
     max_cost: Decimal | None
+    paid_tokens: int
 
     @classmethod
     def read(cls, context: Mapping[str, Any] | None) -> _Task:
@@ -71,7 +75,13 @@ class _Task:
                 f"task_context has {', '.join(map(brief, given))}; it may have "
                 "required_capabilities, estimated_tokens and max_cost"
             )
-        return cls(capabilities, tokens or 0, None if ceiling is None else _usd(ceiling))
+        _check_known(capabilities)
+        return cls(
+            capabilities,
+            tokens or 0,
+            None if ceiling is None else _usd(ceiling),
+            USUAL_TOKENS if tokens is None else tokens,
+        )
 
     def fits(self, info: ModelInfo) -> bool:
         """Says whether a model is known to be able to do it, within its cost."""
@@ -81,20 +91,10 @@ class _Task:
             return False
         return self.max_cost is None or self._cost(info) <= self.max_cost
 
-    def check_words(self) -> None:
-        """Raises InvalidRequestError, with those there are, for capabilities that no model has."""
-        there_are = {word for info in get_registry().all() for word in info.capabilities}
-        unknown = sorted(self.capabilities - there_are)
-        if unknown:
-            raise InvalidRequestError(
-                f"required_capabilities has {', '.join(map(brief, unknown))}, which no model has; "
-                f"there are {', '.join(sorted(there_are))}"
-            )
-
     def _cost(self, info: ModelInfo) -> Decimal:
         """Returns what the tokens cost as input, for nobody knows how long the answer gets."""
         price = (info.priced_on().prices or {}).get("input")
-        return Decimal("Infinity") if price is None else price * self.tokens / 1_000_000
+        return Decimal("Infinity") if price is None else price * self.paid_tokens / 1_000_000
 
 
 def select_models(
@@ -111,8 +111,8 @@ def select_models(
         requested_model: The model to ask first, whatever the strategy; None lets it choose.
         task_context: What the task needs: `required_capabilities` (such as "vision"),
             `estimated_tokens` (of prompt and answer: the context window must hold them) and
-            `max_cost` (USD for so many tokens of input; without `estimated_tokens` it only leaves
-            out models without a known price). None asks for nothing.
+            `max_cost` (USD for so many tokens of input, or for 1,000 where `estimated_tokens` is
+            not given; models without a known price are left out). None asks for nothing.
         strategy: "default": PRIMARY_LLM (or the default model of the first provider that has a key)
             and FALLBACK_LLM, or else the nearest alternatives, of other providers where they have
             keys; "cheapest": by the prices of input and output; "fastest": by the latencies
@@ -123,7 +123,7 @@ def select_models(
         The first model's name, and the others' in their order.
 
     Raises:
-        InvalidRequestError: An argument can't be meant.
+        InvalidRequestError: An argument can't be meant, such as a capability that no model has.
         ConfigurationError: There is no model that fits.
     """
     if strategy not in STRATEGIES:
@@ -143,7 +143,6 @@ def select_models(
         by_full_name.setdefault(_full_name(name), name)
     names = list(by_full_name.values())
     if not names:
-        task.check_words()
         raise ConfigurationError(_UNFIT if task_context else _NONE)
     return names[0], names[1:] if strategy == "default" else names[1 : 1 + FALLBACKS]
 
@@ -268,6 +267,16 @@ def _words(words: Any) -> frozenset[str]:
     if not isinstance(given, Iterable) or not all(isinstance(word, str) for word in given):
         raise InvalidRequestError(f"required_capabilities={brief(words)}: expected words")
     return frozenset(given)
+
+
+def _check_known(words: frozenset[str]) -> None:
+    known = get_registry().capabilities() if words else frozenset()
+    unknown = ", ".join(map(brief, sorted(words - known)))
+    if unknown:
+        raise InvalidRequestError(
+            f"task_context: no model has the capability {unknown}; "
+            f"there are {', '.join(sorted(known))}"
+        )
 
 
 def _usd(amount: object) -> Decimal:

@@ -215,7 +215,7 @@ def _words(words: Iterable[str] | None, known: Registry) -> frozenset[str]:
         wanted = frozenset((words,) if isinstance(words, str) else words or ())
     except TypeError as error:
         raise InvalidRequestError(f"required_capabilities={words!r}: expected words") from error
-    able = {word for info in known.all() for word in info.capabilities} if wanted else set()
+    able = known.capabilities() if wanted else frozenset()
     for word in sorted(map(str, wanted - able)):
         get_logger("models").warning(
             "no model has the capability %r; there are %s", word, ", ".join(sorted(able))

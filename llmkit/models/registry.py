@@ -82,6 +82,10 @@ class Registry:
         """Returns the providers of which a model is listed."""
         return frozenset(provider for provider, _ in tuple(self._records))
 
+    def capabilities(self) -> frozenset[str]:
+        """Returns every capability that some model has."""
+        return frozenset().union(*(info.capabilities for info in self.all()))
+
     def names(self, provider: str | None = None) -> Iterator[str]:
         """Gives every name by which a model can be asked for, aliases included.
 

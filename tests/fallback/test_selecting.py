@@ -147,6 +147,30 @@ def test_a_task_that_no_model_fits_is_said(strategy: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_capability_that_no_model_has_is_named(strategy: str, abacuses: dict[str, Any]) -> None:
+    """A misspelt capability doesn't read like a missing key: it is shown, with those there are."""
+    with pytest.raises(InvalidRequestError) as caught:
+        select_models(None, {"required_capabilities": ["abacus", "visoin", "tols"]}, strategy)
+    text = str(caught.value)
+    assert "no model has the capability 'tols', 'visoin'; there are abacus, " in text
+    assert all(f" {word}" in text for word in ("chat", "tools", "vision"))
+    assert "key" not in text
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+def test_a_maximum_without_an_estimate_is_for_1000_tokens(
+    strategy: str, abacuses: dict[str, Any]
+) -> None:
+    """`max_cost` alone limits what is chosen, too; it asks for no window."""
+    register("abacus-4", context_window=500, prices={"input": "2", "output": "2"})
+    found = chosen(None, {**abacuses, "max_cost": "0.002"}, strategy)
+    names = {name.rpartition(":")[2] for name in found}
+    assert names == {"abacus-2", "abacus-4"}
+    free = chosen(None, {**abacuses, "max_cost": "0.002", "estimated_tokens": 0}, "cheapest")
+    assert len(free) == 3
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_requested_model_comes_first(strategy: str, abacuses: dict[str, Any]) -> None:
     """Who names a model gets it, whatever the strategy; others follow, it itself does not."""
     for name in ("gpt-6-luna", "openai:gpt-6-luna", "openai:newer-than-the-list"):
@@ -207,13 +231,6 @@ def test_only_enabled_models_are_chosen(strategy: str, monkeypatch: pytest.Monke
     enabled = ("gpt-6-luna", "gemini-3.8-flash")
     use(monkeypatch, ENABLED_MODELS=",".join(enabled))
     assert set(chosen(strategy=strategy)) <= {*enabled, "openai:gpt-6-luna"}
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_word_that_no_model_has_is_said(strategy: str) -> None:
-    """A mistyped capability reads like one, and not like a missing key."""
-    with pytest.raises(InvalidRequestError, match=r"'visoin'.*no model has; there are .*vision"):
-        chosen(None, {"required_capabilities": ["chat", "visoin"]}, strategy)
 
 
 def test_without_any_key_there_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
