@@ -96,9 +96,9 @@ def shutdown() -> None:
     """Ends the calls under way, and closes the connections, SDK clients and the embedded model.
 
     A call that runs in another thread raises `CancelledError` at once.
-    What the calls have taught this process is forgotten: the tracker's figures (read them before),
-    circuits, retry budgets and rate limits; what is cached stays. It may be called any number of
-    times: whatever is used afterwards is opened anew.
+    What the calls have taught this process of the vendors is forgotten: circuits, retry budgets and
+    rate limits. The tracker's figures stay, and so does what is cached. It may be called any number
+    of times: whatever is used afterwards is opened anew.
     """
     cancel_all("llmkit was shut down")
     close_all()

@@ -230,11 +230,15 @@ class LLMPerformanceTracker:
         figures.errors[name] += 1
 
 
-_tracker: ProcessLocal[LLMPerformanceTracker] = ProcessLocal(LLMPerformanceTracker)
+_tracker: ProcessLocal[LLMPerformanceTracker] = ProcessLocal(LLMPerformanceTracker, kept=True)
 
 
 def get_performance_tracker() -> LLMPerformanceTracker:
-    """Returns the process's tracker, which sees every call of every Client and adapter."""
+    """Returns the process's tracker, which sees every call of every Client and adapter.
+
+    It is the same one for as long as the process runs, after `shutdown()`, too; a forked child
+    begins with one of its own.
+    """
     return _tracker.get()
 
 

@@ -33,6 +33,8 @@ class ProcessLocal(Generic[T]):
         close: Ends the instance in the process that built it; None when nothing is to be done.
         abandon: Gives up, in a forked child, what the parent built (without disturbing the
             parent); None when nothing is to be done.
+        kept: Whether `close_all` leaves the instance as it is: for figures, which hold nothing open
+            and are read at the end.
     """
 
     def __init__(
@@ -40,10 +42,13 @@ class ProcessLocal(Generic[T]):
         build: Callable[[], T],
         close: Callable[[T], object] | None = None,
         abandon: Callable[[T], object] | None = None,
+        *,
+        kept: bool = False,
     ) -> None:
         self._build = build
         self._close = close
         self._abandon = abandon
+        self.kept = kept
         self._lock = threading.RLock()
         self._value: T = _UNBUILT
         _instances.add(self)
@@ -91,10 +96,11 @@ def alive(instances: weakref.WeakSet[T]) -> list[T]:
 
 
 def close_all() -> None:
-    """Closes every instance that this process has built; each is built anew on its next use."""
+    """Closes what this process has built, but for what is kept; each is built anew when used."""
     with contextlib.ExitStack() as closing:  # closes the others, too, when one fails
         for instance in alive(_instances):
-            closing.callback(instance.close)
+            if not instance.kept:
+                closing.callback(instance.close)
 
 
 def _forget_all_in_child() -> None:

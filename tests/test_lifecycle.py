@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 
-from llmkit import lifecycle
+from llmkit import Client, get_adapter, get_performance_tracker, lifecycle
 from llmkit.connection_pool import get_connection_pool
 from llmkit.errors import ConfigurationError
 from llmkit.lifecycle import initialize_llm_module, shutdown
 from llmkit.process_local import ProcessLocal
 from llmkit.settings import reload_settings
+from llmkit.testing import ProviderServer
 
 KEY = "sk-proj-Zm9vYmFy0123456789abcd"
 ROOT = str(Path(lifecycle.__file__).parents[1])
@@ -107,6 +108,19 @@ def test_shutdown_closes_and_everything_opens_anew() -> None:
     assert again is not pool
     assert not again.is_closed
     shutdown()
+
+
+def test_the_figures_can_be_read_after_the_end(server: ProviderServer) -> None:
+    """A summary that is printed after shutdown() shows all calls, and a later call adds to them."""
+    tracker = get_performance_tracker()
+    adapter = get_adapter("openai:gpt-4o", api_key=KEY, api_base=server.base_url("openai"))
+    adapter.generate("hi", use_cache=False)
+    shutdown()
+    assert Client().stats("gpt-4o")["successes"] == 1
+    assert get_performance_tracker() is tracker
+    adapter.generate("hi", use_cache=False)
+    shutdown()
+    assert Client().stats()["gpt-4o"]["requests"] == 2
 
 
 # --- signals --------------------------------------------------------------------------------------

@@ -93,6 +93,16 @@ def test_close_all_closes_the_others_when_one_fails() -> None:
     close_all()
 
 
+def test_what_is_kept_outlives_closing_all() -> None:
+    """Figures can be read after everything was closed, until they themselves are closed."""
+    kept: ProcessLocal[list[int]] = ProcessLocal(list, kept=True)
+    kept.get().append(1)
+    close_all()
+    assert kept.get() == [1]
+    kept.close()
+    assert kept.get() == []
+
+
 def test_a_close_from_another_thread_waits_for_the_build() -> None:
     """An instance that is being built when everything is closed doesn't stay open unseen."""
     building, go_on = threading.Event(), threading.Event()
