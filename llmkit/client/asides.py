@@ -12,6 +12,7 @@ from llmkit.performance import get_performance_tracker
 from llmkit.request import Prompt
 
 if TYPE_CHECKING:
+    from llmkit.adapters import BaseLLMAdapter
     from llmkit.budget import Budget
     from llmkit.budget.budget import OnStoreError, OnUnknownPrice
     from llmkit.budget.ledger import Ledger
@@ -29,7 +30,7 @@ class Asides:
         self,
         prompt: Prompt,
         *,
-        model: str | None = None,
+        model: str | BaseLLMAdapter | None = None,
         system: str | None = None,
         exact: bool = False,
         timeout: float | None = None,
@@ -38,20 +39,22 @@ class Asides:
 
         Args:
             prompt: A text, or messages `{"role", "content"}`.
-            model: None takes the Client's.
+            model: A name, or an adapter of your own, as in `complete`; None takes the Client's.
             system: Instructions, put before the messages; None for none.
             exact: Whether the vendor's counting endpoint is asked, which costs a request, but no
                 money; False never touches the network.
-            timeout: Seconds for the request; None takes the Client's.
+            timeout: Seconds for the request and its further tries; None takes the Client's.
 
         Returns:
             The tokens, an `int` that says by `.estimated` how good it is.
 
         Raises:
-            LLMError: The vendor has no such endpoint, or could not be asked.
+            LLMError: The vendor has no such endpoint, or could not be asked; or the model or the
+                prompt can't be meant.
         """
         adapter = self._asking.adapter(model)
-        return adapter.count_tokens(prompt, system=system, exact=exact, timeout=timeout)
+        limits = self._asking.limits(timeout)
+        return adapter.count_tokens(prompt, system=system, exact=exact, **limits)
 
     def budget(
         self,
@@ -104,23 +107,30 @@ class Asides:
         )
 
     def stats(self, model: str | None = None) -> dict[str, Any]:
-        """Returns the process's figures, by model; see `LLMPerformanceTracker.get_stats`.
+        """Returns the process's figures, by model.
 
         Args:
-            model: One model's figures only; None for all.
+            model: One model's figures only, by its bare name; None for all.
+
+        Returns:
+            What `LLMPerformanceTracker.get_stats` says.
         """
         return get_performance_tracker().get_stats(model)
 
-    def health_check(self, model: str | None = None) -> dict[str, Any]:
+    def health_check(self, model: str | BaseLLMAdapter | None = None) -> dict[str, Any]:
         """Says whether the model's provider can be reached, without paying for anything.
 
         Args:
-            model: None takes the Client's.
+            model: A name, or an adapter of your own, as in `complete`; None takes the Client's.
 
         Returns:
             What `BaseLLMAdapter.health_check` says, with the state of the provider's connection
             pools under "pools", and of the model's circuit breaker ("closed", "open" or
             "half_open") under "circuit".
+
+        Raises:
+            LLMError: The model can't be meant, or the Client is closed. What is wrong with the
+                provider or the key is said in the answer.
         """
         adapter = self._asking.adapter(model)
         circuit = breaker_for(adapter.provider, adapter.model, adapter.address)

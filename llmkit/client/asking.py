@@ -169,6 +169,17 @@ class Asking:
                 return adapter
         return self._new_adapter(name, settings)
 
+    def limits(self, timeout: float | None) -> dict[str, Any]:
+        """Returns a request's `timeout` and `max_retries`; a user's own adapter's, too.
+
+        Args:
+            timeout: Seconds; None takes the Client's.
+        """
+        return {
+            "timeout": self._timeout if timeout is None else timeout,
+            "max_retries": self._max_retries,
+        }
+
     def close(self) -> None:
         """Refuses further calls."""
         self._adapters.clear()
