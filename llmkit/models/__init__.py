@@ -14,7 +14,6 @@ from llmkit.models.choosing import (
     find_alternative_model,
     list_available_models,
     not_found,
-    usable_models,
 )
 from llmkit.models.info import ModelInfo, PriceChange, split_model_name
 from llmkit.models.notices import notices_of
@@ -31,7 +30,6 @@ __all__ = [
     "notices_of",
     "register_model",
     "split_model_name",
-    "usable_models",
 ]
 
 

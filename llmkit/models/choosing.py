@@ -14,7 +14,7 @@ from llmkit.models.notices import SOON
 from llmkit.models.registry import Registry, get_registry
 from llmkit.settings import Settings, get_settings
 
-__all__ = ["find_alternative_model", "list_available_models", "not_found", "usable_models"]
+__all__ = ["find_alternative_model", "list_available_models", "not_found"]
 
 # Served on the user's own machine, by whoever started it: nobody has to configure a key.
 _KEYLESS = frozenset({"local", "ollama", "vllm"})
@@ -53,57 +53,20 @@ def list_available_models(
     Returns:
         Names that `get_adapter` takes as they are, by provider and then in the registry's order
         (newest first). Where ENABLED_MODELS is set, only what it names, retired models included;
-        otherwise all that are not retired.
+        otherwise all that are not retired. Models of limited access, and those that only the
+        Responses API serves, are among them.
 
     Raises:
         InvalidRequestError: An argument is not of its kind.
         ConfigurationError: A setting can't be read.
     """
-    found = usable_models(
-        required_capabilities,
-        min_token_limit,
-        provider,
-        max_input_price=max_input_price,
-        configured_only=configured_only,
-    )
-    return [info.full_name for info in found]
-
-
-def usable_models(
-    required_capabilities: Iterable[str] | None = None,
-    min_token_limit: int | None = None,
-    provider: str | None = None,
-    *,
-    max_input_price: Decimal | float | str | None = None,
-    configured_only: bool = False,
-    settings: Settings | None = None,
-) -> list[ModelInfo]:
-    """Gives what `list_available_models` lists, with all that is known of each model.
-
-    Args:
-        required_capabilities: See there.
-        min_token_limit: See there.
-        provider: See there.
-        max_input_price: See there.
-        configured_only: See there.
-        settings: Whose keys and ENABLED_MODELS count; None takes the process's.
-
-    Returns:
-        The models, in the same order; their prices are those of today. Models of limited access,
-        and those that only the Responses API serves, are among them.
-
-    Raises:
-        InvalidRequestError: An argument is not of its kind.
-        ConfigurationError: A setting can't be read.
-    """
-    known = get_registry()
-    settings = settings or get_settings()
+    known, settings = get_registry(), get_settings()
     wanted = _words(required_capabilities, known)
     ceiling = None if max_input_price is None else _price(max_input_price)
     if not isinstance(min_token_limit, int | None):
         raise InvalidRequestError(f"min_token_limit={min_token_limit!r}: expected whole tokens")
     return [
-        info.priced_on()
+        info.full_name
         for info in _usable(known, settings)
         if wanted <= info.capabilities
         and (min_token_limit is None or (info.context_window or 0) >= min_token_limit)
