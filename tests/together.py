@@ -32,7 +32,7 @@ from typing import Any, Final
 
 import llmkit
 from llmkit import BaseLLMAdapter, Budget, Client, ErrorCode, LLMError, Request, Scope
-from llmkit.breaker import breaker_states
+from llmkit.breaker import _breakers
 from llmkit.connection_pool import cleanup_connection_pools, health_check
 from llmkit.errors import StreamInterruptedError
 from llmkit.rate_limits import choosing
@@ -464,7 +464,8 @@ def main() -> None:
         )
         for (way, outcome), number in sorted(together.outcomes.items()):
             print(f"  {way:12} {outcome:26} {number}")
-        print(breaker_states())
+        for circuit in _breakers.get().values():
+            print(circuit, circuit.figures())
         print(f"latest: {together.latest:.3f} s; without the machine's lag: ", end="")
         print(f"{together.unexplained:.3f} s; {len(together.wrong)} wrong")
         for line, times in Counter(together.wrong).most_common(20):

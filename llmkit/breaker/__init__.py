@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from llmkit.breaker.sliding_window import SlidingWindow
 from llmkit.errors import CircuitOpenError, ErrorCode, InvalidRequestError, LLMError
-from llmkit.log import brief, get_logger, redact
+from llmkit.log import brief, get_logger
 from llmkit.process_local import ProcessLocal
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "CircuitBreaker",
     "Permit",
     "breaker_for",
-    "breaker_states",
     "counts",
     "reset_breakers",
     "soonest_to_close",
@@ -316,19 +315,6 @@ def breaker_for(provider: str, model: str, address: str | None = None) -> Circui
         # setdefault: threads that come here together all get the same one.
         breaker = breakers.setdefault(key, CircuitBreaker(provider=provider, model=model))
     return breaker
-
-
-def breaker_states() -> dict[str, dict[str, Any]]:
-    """Returns how the breakers of this process stand.
-
-    Returns:
-        For each model that was asked, by "provider:model" (with its address where it is not the
-        provider's own): what `CircuitBreaker.figures` says.
-    """
-    return {
-        f"{provider}:{model}" + ("" if address is None else f" {redact(address)}"): each.figures()
-        for (provider, model, address), each in tuple((_breakers.peek() or {}).items())
-    }
 
 
 def soonest_to_close(errors: Sequence[BaseException | None]) -> int | None:
