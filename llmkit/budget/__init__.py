@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llmkit.budget.budget import Budget, active_budgets
-from llmkit.budget.calls import budgeted, hold
+from llmkit.budget.calls import hold
 from llmkit.budget.held import Held
 from llmkit.budget.ledger import Ledger, MemoryLedger, Standing, StoreBusy, StoreError
 
@@ -16,6 +16,5 @@ __all__ = [
     "StoreBusy",
     "StoreError",
     "active_budgets",
-    "budgeted",
     "hold",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from llmkit.budget.budget import Budget
 from llmkit.budget.held import Held
@@ -11,34 +11,8 @@ from llmkit.errors import BudgetExceededError
 from llmkit.log import get_logger
 from llmkit.models import ModelInfo
 from llmkit.request import Request
-from llmkit.types import Completion
 
-__all__ = ["budgeted", "hold"]
-
-Call = Callable[[Request], Completion]
-
-
-def budgeted(call: Call, info: ModelInfo, budgets: Sequence[Budget]) -> Call:
-    """Puts a call under budgets.
-
-    Args:
-        call: Makes one HTTP request: retries belong around this, since each try may be billed.
-        info: The model that it asks.
-        budgets: What it must fit into, innermost first; `active_budgets` gives them.
-
-    Returns:
-        The same call, which reserves before and settles after; the call itself, without budgets.
-    """
-    if not budgets:
-        return call
-
-    def within(request: Request) -> Completion:
-        with hold(request, info, budgets) as held:
-            reply = call(held.request)
-            held.settle(reply)
-        return reply
-
-    return within
+__all__ = ["hold"]
 
 
 def hold(

@@ -25,14 +25,13 @@ from llmkit import (
     Scope,
     StreamInterruptedError,
 )
-from llmkit.budget import Budget, Held, MemoryLedger, Standing, active_budgets, budgeted, hold
+from llmkit.budget import Budget, Held, MemoryLedger, Standing, active_budgets, hold
 from llmkit.budget.amounts import NOTHING, Amount
 from llmkit.errors import ErrorCode
-from llmkit.request import Request
 from llmkit.scope import CallInterrupted
 from llmkit.streams import ChunkSource
 from llmkit.threads import Once
-from llmkit.types import Chunk, Completion, Usage
+from llmkit.types import Chunk, Usage
 from tests.budget.calls import INFO, Background, ask, held, reply, start_child
 from tests.budget.conftest import Clock
 
@@ -54,25 +53,14 @@ def spent_on(error: BaseException, clock: Clock, seconds: float = 0.0, **argumen
 def test_reserves_before_and_settles_after() -> None:
     """While a call runs its worst case is reserved; then only what it did cost is spent."""
     budget = Budget(usd=1, tokens=1000)
-
-    def call(request: Request) -> Completion:
+    answer = reply(10, 20)
+    with hold(ask(max_tokens=100), INFO, [budget]) as call:
         assert (budget.reserved_usd, budget.reserved_tokens) == (CALL, 117)
         assert (budget.remaining_usd, budget.remaining_tokens) == (1 - CALL, 883)
-        return reply(10, 20)
-
-    answer = budgeted(call, INFO, [budget])(ask(max_tokens=100))
+        call.settle(answer)
     assert (budget.spent_usd, budget.spent_tokens) == (Decimal("0.00021"), 30)
     assert budget.account.read().reserved == NOTHING
     assert answer.warnings == ()
-
-
-def test_no_budget_costs_nothing() -> None:
-    """Without a budget the call itself is handed back, unwrapped."""
-
-    def call(request: Request) -> Completion:
-        raise AssertionError("never made")
-
-    assert budgeted(call, INFO, active_budgets()) is call
 
 
 def test_takes_the_cost_that_the_reply_names() -> None:

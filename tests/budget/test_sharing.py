@@ -24,14 +24,13 @@ from llmkit import (
     RateLimitError,
     get_adapter,
 )
-from llmkit.budget import Budget, Held, budgeted
+from llmkit.budget import Budget, Held, hold
 from llmkit.budget.amounts import Amount
 from llmkit.budget.worst_case import WorstCase, worst_case
 from llmkit.errors import ErrorCode
 from llmkit.request import Request
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.testing import Answer, ProviderServer, RecordedRequest
-from llmkit.types import Completion
 from tests.budget.calls import INFO, ask, held, reply
 from tests.budget.conftest import Clock
 
@@ -164,20 +163,20 @@ class Workload:
             self.cost += read * Decimal("0.0000001") + written * Decimal("0.0000005")
         return Answer("x", input_tokens=read, output_tokens=written)
 
+    def ask(self, request: Request) -> None:
+        """Makes one call under the budget."""
+        with hold(request, self.adapter.info, [self.budget]) as call:
+            call.settle(self.adapter.run(call.request, self.options))
+
     def one(self, max_tokens: int | None) -> str:
         """One call; says how it ended."""
-        info = self.adapter.info
-
-        def call(request: Request) -> Completion:
-            return self.adapter.run(request, self.options)
-
         request = Request.build("gpt-6-luna", "x", max_tokens=max_tokens)
         try:
             with Scope(20).entered():
-                budgeted(call, info, [self.budget])(request)
+                self.ask(request)
         except BudgetExceededError:
             # Spent never shrinks, so the room that there is now was there when it was refused.
-            least = worst_case(request, info).amount(max_tokens or 1)
+            least = worst_case(request, self.adapter.info).amount(max_tokens or 1)
             assert self.budget.account.read().spent.usd + least.usd > self.limit
             return "refused"
         except ProviderError:
@@ -220,11 +219,7 @@ def test_a_cancelled_call_keeps_an_estimate_and_frees_the_rest(server: ProviderS
 
     def lose() -> None:
         with scope.entered(), pytest.raises(LLMError) as caught:
-            budgeted(
-                lambda request: workload.adapter.run(request, workload.options),
-                workload.adapter.info,
-                [budget],
-            )(Request.build("gpt-6-luna", "x", max_tokens=1000))
+            workload.ask(Request.build("gpt-6-luna", "x", max_tokens=1000))
         assert caught.value.code is ErrorCode.LLM_CANCELLED
 
     with ThreadPoolExecutor(1) as pool:
@@ -243,11 +238,7 @@ def test_a_refused_connection_costs_nothing(server: ProviderServer) -> None:
     workload = Workload(server, budget, calls=1, seed=1)
     server.close()
     with pytest.raises(LLMError, match="refused"):
-        budgeted(
-            lambda request: workload.adapter.run(request, workload.options),
-            workload.adapter.info,
-            [budget],
-        )(Request.build("gpt-6-luna", "x", max_tokens=1000))
+        workload.ask(Request.build("gpt-6-luna", "x", max_tokens=1000))
     assert budget.account.read().spent == Amount()
 
 
