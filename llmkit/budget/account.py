@@ -318,7 +318,7 @@ class Account:
     def _settle(self, key: str, spent: Amount) -> None:
         reserved = key not in self._unbooked
         self._reach(
-            lambda: self.ledger.settle(self.name, key, spent, now=self.clock(), reserved=reserved),
+            lambda: self.ledger.settle(self.name, key, spent, reserved=reserved),
             settling=True,
         )
         self._unbooked.discard(key)

@@ -75,9 +75,7 @@ class Ledger(ABC):
         """
 
     @abstractmethod
-    def settle(
-        self, name: str, key: str, spent: Amount, *, now: float, reserved: bool = True
-    ) -> None:
+    def settle(self, name: str, key: str, spent: Amount, *, reserved: bool = True) -> None:
         """Replaces a reservation by what the call did cost.
 
         A reservation that has expired meanwhile was charged in full: that charge is replaced.
@@ -86,7 +84,6 @@ class Ledger(ABC):
             name: The budget.
             key: The reservation's name.
             spent: The cost.
-            now: Seconds since the epoch.
             reserved: Whether nothing is to be charged when there is no such reservation: it was
                 settled before. False for a call that was made without one.
 
@@ -152,9 +149,7 @@ class MemoryLedger(Ledger):
                 self._books[name] = _Book(book.spent, reserved, {**book.held, key: amount})
             return standing
 
-    def settle(
-        self, name: str, key: str, spent: Amount, *, now: float, reserved: bool = True
-    ) -> None:
+    def settle(self, name: str, key: str, spent: Amount, *, reserved: bool = True) -> None:
         """Settles; see `Ledger.settle`."""
         with self._lock:
             book = self._books.get(name, _BLANK)

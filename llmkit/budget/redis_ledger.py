@@ -133,9 +133,7 @@ class RedisLedger(Ledger):
         found = self._run("reserve", name, key, *wanted, most_usd, most_tokens, now, expires)
         return _standing(found)
 
-    def settle(
-        self, name: str, key: str, spent: Amount, *, now: float, reserved: bool = True
-    ) -> None:
+    def settle(self, name: str, key: str, spent: Amount, *, reserved: bool = True) -> None:
         """Settles; see `Ledger.settle`."""
         cost = (nano_above(spent.usd), spent.tokens)
         self._run("settle", name, key, *cost, int(reserved))

@@ -99,9 +99,7 @@ class SQLiteLedger(Ledger):
                 )
         return _standing(spent, reserved, in_flight, granted)
 
-    def settle(
-        self, name: str, key: str, spent: Amount, *, now: float, reserved: bool = True
-    ) -> None:
+    def settle(self, name: str, key: str, spent: Amount, *, reserved: bool = True) -> None:
         """Settles; see `Ledger.settle`."""
         cost = (nano_above(spent.usd), spent.tokens)
         with self._transaction() as database:

@@ -63,13 +63,13 @@ class LedgerContract:
     def test_a_limit_may_be_reached_exactly(self, ledger: Ledger, name: str) -> None:
         """The last cent can be spent: what sums to the limit fits."""
         assert self.reserve(ledger, name, "a", usd="0.1")
-        ledger.settle(name, "a", DIME, now=1.0)
+        ledger.settle(name, "a", DIME)
         assert not self.reserve(ledger, name, "b", Amount(Decimal("0.000000001")), usd="0.1")
 
     def test_settling_replaces_the_reservation(self, ledger: Ledger, name: str) -> None:
         """The cost takes the reservation's place, and what was not needed is free again."""
         self.reserve(ledger, name, "a")
-        ledger.settle(name, "a", Amount(Decimal("0.04"), 4), now=1.0)
+        ledger.settle(name, "a", Amount(Decimal("0.04"), 4))
         standing = ledger.standing(name, now=1.0)
         assert (standing.spent, standing.reserved) == (Amount(Decimal("0.04"), 4), NOTHING)
         assert standing.in_flight == 0
@@ -79,20 +79,20 @@ class LedgerContract:
         """A settlement that is repeated because its answer got lost is not paid twice."""
         self.reserve(ledger, name, "a")
         for _ in range(2):
-            ledger.settle(name, "a", DIME, now=1.0)
+            ledger.settle(name, "a", DIME)
         assert ledger.standing(name, now=1.0).spent == DIME
 
     def test_charges_what_was_never_reserved_only_when_told_so(
         self, ledger: Ledger, name: str
     ) -> None:
         """A call that was made while the store was away is charged afterwards."""
-        ledger.settle(name, "a", DIME, now=1.0, reserved=False)
+        ledger.settle(name, "a", DIME, reserved=False)
         assert ledger.standing(name, now=1.0).spent == DIME
 
     def test_a_release_of_nothing_does_nothing(self, ledger: Ledger, name: str) -> None:
         """Zero amounts, which Redis's integers are particular about, leave zero."""
         self.reserve(ledger, name, "a", NOTHING)
-        ledger.settle(name, "a", NOTHING, now=1.0)
+        ledger.settle(name, "a", NOTHING)
         standing = ledger.standing(name, now=1.0)
         assert (standing.spent, standing.reserved, standing.in_flight) == (NOTHING, NOTHING, 0)
 
@@ -105,7 +105,7 @@ class LedgerContract:
         """The smallest price of a token is neither lost nor rounded, however large the sum is."""
         large = Amount(Decimal("1234567.000000001"), 1)
         self.reserve(ledger, name, "a", large, usd="9000000")
-        ledger.settle(name, "a", large, now=1.0)
+        ledger.settle(name, "a", large)
         self.reserve(ledger, name, "b", Amount(Decimal("0.000000001"), 1), usd="9000000")
         standing = ledger.standing(name, now=1.0)
         assert standing.spent.usd == Decimal("1234567.000000001")
@@ -135,9 +135,9 @@ class TestMemoryLedger(LedgerContract):
             context.prec = 3
             for key in ("a", "b", "c"):
                 self.reserve(ledger, name, key, tiny, usd="1")
-                ledger.settle(name, key, tiny, now=1.0)
+                ledger.settle(name, key, tiny)
             self.reserve(ledger, name, "d", DIME)
-            ledger.settle(name, "d", DIME, now=1.0)
+            ledger.settle(name, "d", DIME)
         assert ledger.standing(name, now=1.0).spent.usd == Decimal(
             "0.100000000000000000000000000003"
         )
@@ -174,7 +174,7 @@ class StoreContract(LedgerContract):
         self.reserve(ledger, name, "b")
         assert ledger.standing(name, now=61.0).spent == DIME + DIME
         for _ in range(2):
-            ledger.settle(name, "a", Amount(Decimal("0.01"), 1), now=62.0)
+            ledger.settle(name, "a", Amount(Decimal("0.01"), 1))
         assert ledger.standing(name, now=63.0).spent == Amount(Decimal("0.11"), 11)
 
     def test_expired_ones_are_forgotten_after_a_day(self, ledger: Ledger, name: str) -> None:
@@ -184,7 +184,7 @@ class StoreContract(LedgerContract):
             standing = ledger.standing(name, now=now)
             ledger.reserve(name, str(now), NOTHING, Limit(), now=now, expires=now + 1)
         assert standing.spent == DIME
-        ledger.settle(name, "a", NOTHING, now=90_003.0)
+        ledger.settle(name, "a", NOTHING)
         assert ledger.standing(name, now=90_003.0).spent == DIME
 
     def test_the_books_outlive_the_connection(self, ledger: Ledger, name: str) -> None:
@@ -251,14 +251,14 @@ class TestSQLiteLedger(StoreContract):
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
     def test_a_forked_childs_charges_outlive_its_parents_connection(self, ledger: Ledger) -> None:
         """SQLite's locks are not inherited: a parent that closes the file must not take its log."""
-        ledger.settle("a", "parent", DIME, now=0.0, reserved=False)
+        ledger.settle("a", "parent", DIME, reserved=False)
         ready, go = os.pipe(), os.pipe()
 
         def settle_twice() -> None:
-            ledger.settle("a", "child 1", DIME, now=0.0, reserved=False)
+            ledger.settle("a", "child 1", DIME, reserved=False)
             os.write(ready[1], b"x")
             os.read(go[0], 1)
-            ledger.settle("a", "child 2", DIME, now=0.0, reserved=False)
+            ledger.settle("a", "child 2", DIME, reserved=False)
 
         pid = start_child(settle_twice)
         os.read(ready[0], 1)
@@ -282,7 +282,7 @@ class TestSQLiteLedger(StoreContract):
             until = time.monotonic() + 5
             while time.monotonic() < until:
                 try:
-                    return ledger.settle("a", key, DIME, now=0.0, reserved=False)
+                    return ledger.settle("a", key, DIME, reserved=False)
                 except StoreBusy:
                     stop.wait(0.001)
             raise TimeoutError
@@ -311,7 +311,7 @@ class TestSQLiteLedger(StoreContract):
         monkeypatch.chdir(tmp_path)
         ledger = open_ledger("sqlite:///rel.db")
         monkeypatch.chdir("/")
-        ledger.settle("a", "k", DIME, now=0.0, reserved=False)
+        ledger.settle("a", "k", DIME, reserved=False)
         assert (tmp_path / "rel.db").exists()
         assert open_ledger(f"sqlite:///{tmp_path}/rel.db") is ledger
         ledger.close()
