@@ -23,7 +23,15 @@ class CallInterrupted(BaseException):
         self.retryable = retryable
 
     def to_error(self, *, provider: str | None = None, model: str | None = None) -> LLMError:
-        """Returns the error to raise in this exception's place."""
+        """Makes the error to raise in this exception's place.
+
+        Args:
+            provider: The provider that was asked; None when none was, or nobody knows here.
+            model: The model that was asked; None likewise.
+
+        Returns:
+            The error of the class that belongs to the code.
+        """
         # The frames that were cut are an SDK's: their variables hold headers and keys, and some of
         # them this very exception, so that both would wait for the garbage collector.
         self.__traceback__ = None

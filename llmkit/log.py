@@ -123,7 +123,14 @@ def mask(secret: str) -> str:
 
 
 def holds_key(name: str) -> bool:
-    """Whether a setting or variable of this name holds a key: it ends in `_key` or `_token`."""
+    """Says whether a setting or variable holds a key.
+
+    Args:
+        name: Its name, in capitals or not.
+
+    Returns:
+        Whether the name ends in `_key` or `_token`.
+    """
     return name.lower().endswith(("_key", "_token"))
 
 

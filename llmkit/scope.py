@@ -154,7 +154,7 @@ class Scope:
             self._wakers.append(wake)
 
     def unblock(self, wake: Callable[[], object]) -> None:
-        """Ends what `block` announced."""
+        """Ends what `block` announced, given the same `wake`."""
         with self._lock:
             self._wakers.remove(wake)
 
@@ -214,7 +214,7 @@ class Scope:
         return _Entered(self)
 
     def hold(self, close: Callable[[], object]) -> None:
-        """Notes how to close an open reply, in the nearest Scope around here that holds them."""
+        """Notes in the nearest Scope that holds replies how to close one; see `close_held`."""
         scope: Scope | None = self
         while scope is not None and scope._held is None:
             scope = scope.parent

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -244,6 +248,30 @@ def test_everything_public_is_documented(name: str) -> None:
     tree = TREES[name]
     assert ast.get_docstring(tree)
     assert list(undocumented(tree.body, name)) == []
+
+
+def unexplained(thing: Any) -> Iterator[str]:
+    """Gives the arguments that a docstring neither explains nor says where that is done."""
+    text = inspect.getdoc(thing) or ""
+    for name in inspect.signature(thing).parameters:
+        said = re.search(rf"^\s*\**{name}: |\bsee `|given the same", text, re.M | re.I)
+        if name not in ("self", "cls") and not name.startswith("_") and not said:
+            yield name
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_users_call_explains_its_arguments(name: str) -> None:
+    """Units, and what None means, are said for whatever the package's root exports."""
+    thing = getattr(llmkit, name)
+    if not isinstance(thing, type):
+        assert not callable(thing) or list(unexplained(thing)) == []
+    elif not issubclass(thing, Enum):
+        # A class that takes what its base takes is explained there.
+        assert not {"__init__", "__new__"} & vars(thing).keys() or list(unexplained(thing)) == []
+        for method, function in inspect.getmembers(thing, inspect.isroutine):
+            home = str(getattr(function, "__module__", None))
+            if not method.startswith("_") and home.startswith("llmkit."):
+                assert list(unexplained(function)) == [], method
 
 
 @pytest.mark.parametrize("name", FILES)

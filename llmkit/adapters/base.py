@@ -229,15 +229,22 @@ class BaseLLMAdapter(CallReader, ABC):
         return self.run_stream(*self.read_call(prompt, {**further, **given}, streamed=True))
 
     def run(self, request: Request, options: CallOptions) -> Completion:
-        """Makes a checked request. Client uses this; see `pipeline.complete`."""
+        """Makes a checked request; see `pipeline.complete`, for both arguments, too."""
         return complete(self, request, options)
 
     def run_stream(self, request: Request, options: CallOptions) -> Stream:
-        """Makes a checked request as a stream. Client uses this; see `pipeline.open_stream`."""
+        """Makes a checked request as a stream; see `pipeline.open_stream`, likewise."""
         return open_stream(self, request, options)
 
     def tokenize(self, text: str) -> int:
-        """Returns how many tokens a text takes, see `llmkit.tokenizer.count_tokens`."""
+        """Counts a text's tokens, without the network.
+
+        Args:
+            text: The text, without the framing that a message has.
+
+        Returns:
+            How many; an estimate where `llmkit.tokenizer.count_tokens` says so.
+        """
         return count_tokens(self.model, text)
 
     def count_tokens(

@@ -153,7 +153,11 @@ def drain(events: Iterator[object]) -> None:
 
 
 def end_mark_missing(mark: str) -> ProviderError:
-    """Returns the error for a stream whose body ended before the vendor's own end mark."""
+    """Returns the error for a stream whose body ended before the vendor's own end mark.
+
+    Args:
+        mark: What is missing, in words.
+    """
     return ProviderError(f"the stream ended without {mark}: the answer is cut off")
 
 
@@ -176,6 +180,9 @@ def read_part(add: Callable[[Mapping[str, Any]], str], event: dict[str, Any], us
         add: Takes the event and returns the text in it.
         event: The event.
         usage: The name under which an event counts tokens; one that does came whole.
+
+    Returns:
+        The text in it.
 
     Raises:
         ProviderError: A field of the event is missing or mistyped.
@@ -239,7 +246,13 @@ def read_count(reply: Mapping[str, Any], name: str) -> TokenCount:
 
 
 def lay_over(body: dict[str, Any], fields: Mapping[str, Any]) -> None:
-    """Puts fields into a request's JSON; an object is laid over an object, field by field."""
+    """Puts fields into a request's JSON.
+
+    Args:
+        body: The JSON, which is changed.
+        fields: What goes in, in place of fields of the same names; but an object is laid over an
+            object, field by field.
+    """
     for name, value in fields.items():
         below = body.get(name)
         if isinstance(below, dict) and isinstance(value, Mapping):

@@ -47,7 +47,11 @@ MAX_BREAKERS = 1024
 
 
 def counts(code: ErrorCode | None) -> bool:
-    """Says whether an error of this code counts as a failure of the provider; None: no error."""
+    """Says whether what a try ended with counts as a failure of the provider.
+
+    Args:
+        code: The error's code; None when there was no error.
+    """
     return code in FAILURE_CODES
 
 
@@ -55,6 +59,13 @@ class Permit:
     """Leave to make one try; how that ended is told to it once, later words don't count.
 
     One that is never told anything does no harm: a probe's place is free again after a cool-down.
+    `CircuitBreaker.enter` makes it.
+
+    Args:
+        breaker: Whom it tells.
+        epoch: How often the breaker had opened or closed when the try began.
+        kind: Why the try may be made: a "call" through a closed breaker, a "probe" of an open one,
+            or "forced".
     """
 
     __slots__ = ("_breaker", "_epoch", "_kind", "_settled")
@@ -78,7 +89,11 @@ class Permit:
         self._breaker._settle(self, None)
 
     def ended(self, code: ErrorCode | None) -> None:
-        """Says it by the error's code; None: there was none."""
+        """Tells by the error's code how the try ended.
+
+        Args:
+            code: The code; None when there was no error.
+        """
         if code is None:
             self.succeeded()
         elif counts(code):

@@ -35,7 +35,11 @@ class SlidingWindow:
         self.failures = 0
 
     def move_to(self, now: float) -> None:
-        """Leaves out what has become too old."""
+        """Leaves out what has become too old.
+
+        Args:
+            now: Seconds by the breaker's clock.
+        """
         newest = int(now // self._width)
         for slot in range(max(self._slot, newest - SLOTS) + 1, newest + 1):
             place = slot % SLOTS
@@ -45,7 +49,12 @@ class SlidingWindow:
         self._slot = max(self._slot, newest)
 
     def add(self, now: float, good: bool) -> None:
-        """Counts a try."""
+        """Counts a try.
+
+        Args:
+            now: When it ended, in seconds by the breaker's clock.
+            good: Whether it was no failure of the provider.
+        """
         self.move_to(now)
         place = self._slot % SLOTS
         self._tries[place] += 1

@@ -197,7 +197,14 @@ class Account:
             return most
 
     def refuse_if_hopeless(self, case: WorstCase) -> None:
-        """Raises a `BudgetExceededError` if a call would not fit once all others have settled."""
+        """Makes sure that a call could fit once all others have settled.
+
+        Args:
+            case: What it may cost at worst.
+
+        Raises:
+            BudgetExceededError: It could not, or the books can't be read.
+        """
         try:
             standing = self.read()
         except BudgetExceededError:
@@ -219,7 +226,12 @@ class Account:
             raise self._unreadable(error) from error
 
     def settle(self, key: str, spent: Amount) -> None:
-        """Replaces a reservation by what the call cost, now or as soon as the store is back."""
+        """Replaces a reservation by what the call cost, now or as soon as the store is back.
+
+        Args:
+            key: The reservation's name.
+            spent: The cost.
+        """
         if self._is_away():
             self._late.append((key, spent))
         else:

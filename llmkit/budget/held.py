@@ -126,17 +126,30 @@ class Held:
                 )
 
     def note(self, text: str) -> None:
-        """Notes a piece of a streamed answer that has arrived."""
+        """Notes a piece of a streamed answer that has arrived.
+
+        Args:
+            text: The piece: what it took is estimated by all of them, should the stream break.
+        """
         if self._first_text is None:
             self._first_text = self._now()
         self._arrived += len(text.encode("utf-8", "surrogatepass"))
 
     def counting(self, source: ChunkSource) -> ChunkSource:
-        """Returns the same chunks, each of them noted here."""
+        """Returns the same chunks, each of them noted here.
+
+        Args:
+            source: The answer's chunks.
+        """
         return _Counted(source, self)
 
     def settle(self, reply: Completion) -> None:
-        """Charges what the reply says that it cost, and adds the warnings to it."""
+        """Charges what the reply says that it cost, and adds the warnings to it.
+
+        Args:
+            reply: The answer. Where it has no cost, its tokens are priced; where it has no tokens,
+                they are estimated.
+        """
         if self._ended.happened:
             return
         if not self._streamed:
@@ -147,12 +160,20 @@ class Held:
             self._tell_of_surprise(spent)
 
     def fail(self, error: BaseException) -> None:
-        """Charges nothing when the vendor did no work, and an estimate when it may have."""
+        """Charges nothing when the vendor did no work, and an estimate when it may have.
+
+        Args:
+            error: What the try ended with: an `LLMError`, or anything else.
+        """
         if not self._ended.happened:
             self._end_with(NOTHING if self._was_free(error) else self._estimate())
 
     def end(self, outcome: Completion | LLMError) -> None:
-        """Does what `settle` or `fail` does: a stream's end."""
+        """Does what `settle` or `fail` does: a stream's end.
+
+        Args:
+            outcome: The whole answer, or what went wrong.
+        """
         if isinstance(outcome, Completion):
             self.settle(outcome)
         else:

@@ -30,5 +30,9 @@ class Allowance:
         return self._left
 
     def spend(self, seconds: float) -> None:
-        """Takes the time that an operation took."""
+        """Takes the time that an operation took.
+
+        Args:
+            seconds: How long; more than is left leaves none.
+        """
         self._left = max(0.0, self._left - seconds)

@@ -319,7 +319,11 @@ class LLMCache(ABC):
         return Entry(text, fresh, fresh + (check_ttl(stale_ttl) if stale_ttl else 0.0))
 
     def count(self, what: str) -> None:
-        """Counts one of what `stats` shows."""
+        """Counts one of what `stats` shows.
+
+        Args:
+            what: "hits", "misses", "stale_hits", "writes", "errors" or "skipped".
+        """
         with self._lock:
             self._counts[what] += 1
 
@@ -344,7 +348,17 @@ class LLMCache(ABC):
 
 
 def check_ttl(ttl: float) -> float:
-    """Returns a time to live in seconds; an `InvalidRequestError` for what can't be one."""
+    """Checks a time to live.
+
+    Args:
+        ttl: Seconds.
+
+    Returns:
+        The same.
+
+    Raises:
+        InvalidRequestError: It is no number above 0, or is beyond `MAX_TTL`.
+    """
     if (
         isinstance(ttl, bool)
         or not isinstance(ttl, int | float)

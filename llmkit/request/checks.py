@@ -1,4 +1,8 @@
-"""Checks of single values that a user typed: the value comes back, or an InvalidRequestError."""
+"""Checks of single values that a user typed: the value comes back, or an InvalidRequestError.
+
+`name` is the argument's, for the error; where None may be typed, for what it stands for elsewhere,
+it comes back as None (of `check_stop`, `check_json` and `check_headers`: empty).
+"""
 
 from __future__ import annotations
 

@@ -15,14 +15,28 @@ __all__ = ["RetryPolicy", "asked_pause", "is_retryable"]
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Says whether a second try may help: a retryable `LLMError`, or a broken connection."""
+    """Says whether a second try may help.
+
+    Args:
+        error: What the first one failed of.
+
+    Returns:
+        True for a retryable `LLMError`, `ConnectionError` and `TimeoutError`; False for all others.
+    """
     if isinstance(error, LLMError):
         return error.retryable
     return isinstance(error, ConnectionError | TimeoutError)
 
 
 def asked_pause(error: BaseException | None) -> float | None:
-    """Returns the seconds that an error asks to wait; None when it doesn't say."""
+    """Reads how long an error asks to wait.
+
+    Args:
+        error: Any error, of which `retry_after` counts; None when there was none.
+
+    Returns:
+        Seconds, 0 or more; None when it doesn't say.
+    """
     asked = getattr(error, "retry_after", None)
     # Foreign errors may hold anything there: a date, a text, infinity.
     if isinstance(asked, int | float) and not isinstance(asked, bool):

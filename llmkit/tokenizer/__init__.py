@@ -30,6 +30,10 @@ TextOrMessages = str | Sequence[Mapping[str, Any] | Message]
 class TokenCount(int):
     """A number of tokens that says how good it is.
 
+    Args:
+        value: The number.
+        estimated: See below.
+
     Attributes:
         estimated: Whether it is an estimate rather than the model's own count.
     """
