@@ -17,8 +17,9 @@ from types import ModuleType, TracebackType
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-# Seconds that one order may take before its process is given up.
-PATIENCE = 900.0
+# Seconds that one order may take before its process is given up: 100,000 calls are the longest, and
+# a peer that hangs under many threads has been seen.
+PATIENCE = 400.0
 
 
 class OrderFailed(Exception):
