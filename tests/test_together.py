@@ -12,7 +12,7 @@ from llmkit import Budget, Client, ErrorCode
 from llmkit.breaker import CircuitBreaker
 from llmkit.connection_pool import cleanup_connection_pools
 from tests.deadline.calling import open_descriptors
-from tests.together import WAYS, Together, annotate, left_behind, provider_process
+from tests.together import WAYS, Together, annotate, left_behind, living_scopes, provider_process
 
 THREADS, SECONDS = 32, 5.0
 
@@ -41,10 +41,10 @@ def test_no_answer_is_lost_or_crossed_and_nothing_is_left_behind(
         together.warm_up()
         cleanup_connection_pools()
         gc.collect()
-        descriptors = open_descriptors()
+        descriptors, scopes = open_descriptors(), living_scopes()
         together.run(SECONDS)
         together.calm()
-        left = left_behind(budgets)
+        left = left_behind(budgets, scopes)
         cleanup_connection_pools()
         gc.collect()
 

@@ -369,16 +369,21 @@ def own_threads() -> list[str]:
     return [name for name in names if name.startswith("llmkit-") and not name.startswith(servers)]
 
 
-def left_behind(budgets: Sequence[Budget]) -> list[str]:
+def living_scopes() -> int:
+    """How many Scopes there are, those included that an earlier test's errors still hold."""
+    return sum(type(each) is Scope for each in gc.get_objects())
+
+
+def left_behind(budgets: Sequence[Budget], scopes_before: int = 0) -> list[str]:
     """Says what calls that are all over have left behind, though they must not."""
     ends = time.monotonic() + 5
-    while (left := _left_behind(budgets)) and time.monotonic() < ends:
+    while (left := _left_behind(budgets, scopes_before)) and time.monotonic() < ends:
         gc.collect()
         time.sleep(0.02)
     return left
 
 
-def _left_behind(budgets: Sequence[Budget]) -> list[str]:
+def _left_behind(budgets: Sequence[Budget], scopes_before: int) -> list[str]:
     left = [f"thread {name}" for name in own_threads()]
     left += [f"places of {name}" for name, pool in health_check().items() if pool["in_use"]]
     left += [f"reserved: {each.report()}" for each in budgets if each.reserved_tokens]
@@ -386,7 +391,7 @@ def _left_behind(budgets: Sequence[Budget]) -> list[str]:
         if limiter.waiting or limiter._unsettled:
             left.append(f"{key[0]}: {limiter.waiting} wait, {limiter._unsettled} unsettled")
     left += [f"entered {scope}" for scope in _outermost.get().values()]
-    scopes = sum(type(each) is Scope for each in gc.get_objects())
+    scopes = living_scopes() - scopes_before
     return [*left, f"{scopes} Scopes"] if scopes > 5 else left
 
 
