@@ -9,6 +9,7 @@ The SDK of every vendor sends through one of these, and so can you:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from llmkit.errors import ConfigurationError
 from llmkit.process_local import ProcessLocal
 from llmkit.settings import get_settings
+from llmkit.threads import TooManyThreadsError, run_detached
 
 if TYPE_CHECKING:
     import ssl
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
 
     from llmkit.http_transport import PooledTransport
 
-__all__ = ["cleanup_connection_pools", "get_connection_pool", "health_check"]
+__all__ = [
+    "begin_reading_certificates",
+    "cleanup_connection_pools",
+    "get_connection_pool",
+    "health_check",
+]
 
 # Seconds that an idle connection is kept. A web view may come minutes after the one before, and
 # the SDKs' own 5 s would make nearly every view shake hands anew; the vendors' front ends keep
@@ -84,6 +91,23 @@ def _keep_protocols(alpn_protocols: Iterable[str]) -> None:
 # Building one costs about 20 ms, far more than a client or a pool.
 _ssl_context: ProcessLocal[ssl.SSLContext] = ProcessLocal(_build_ssl_context)
 _pools: ProcessLocal[_Pools] = ProcessLocal(_Pools, _Pools.close, _Pools.abandon)
+
+
+def begin_reading_certificates() -> None:
+    """Begins to build what all pools share, while the caller waits for something else.
+
+    OpenSSL reads the certificates without holding up other threads, so that it costs no time beside
+    an import. What goes wrong is said by whoever needs a pool.
+    """
+    if _ssl_context.peek() is None:
+        with contextlib.suppress(TooManyThreadsError):
+            run_detached(_read_certificates, "certificates")
+
+
+def _read_certificates() -> None:
+    import httpx2  # noqa: F401  # first, not under the lock: a shutdown would wait for an import
+
+    _ssl_context.get()
 
 
 def get_connection_pool(provider: str, base_url: str | None = None) -> httpx2.Client:

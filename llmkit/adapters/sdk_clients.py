@@ -149,7 +149,7 @@ def import_sdk(module: str, extra: str) -> Any:
         raise APIConnectionError(f"the SDK {module} can't be loaded now: {error}") from error
 
 
-def begin_import(module: str) -> None:
+def begin_import(module: str) -> bool:
     """Begins to import a vendor's SDK; what goes wrong is said by whoever needs it.
 
     One that is not installed costs no thread, however often it is asked for, and is found once it
@@ -157,9 +157,14 @@ def begin_import(module: str) -> None:
 
     Args:
         module: The module's name.
+
+    Returns:
+        Whether there is anything to import.
     """
-    if module not in sys.modules and not _is_missing(module):
-        _load(module)
+    if module in sys.modules or _is_missing(module):
+        return False
+    _load(module)
+    return True
 
 
 def _is_missing(module: str) -> bool:

@@ -18,7 +18,7 @@ from llmkit.adapters.sdk_clients import (
     without_keys,
 )
 from llmkit.adapters.vendor_error import VendorError
-from llmkit.connection_pool import get_connection_pool
+from llmkit.connection_pool import begin_reading_certificates, get_connection_pool
 from llmkit.errors import ConfigurationError, ContentFilterError, LLMError
 from llmkit.types import Completion, FinishReason, ToolCall, Usage
 
@@ -48,11 +48,12 @@ class VendorAdapter(BaseLLMAdapter):
 
     def load_ahead(self) -> None:
         """Begins to import the SDK, without waiting for it."""
-        if not self.initialized:
-            begin_import(self.sdk_module)
+        if not self.initialized and begin_import(self.sdk_module):
+            begin_reading_certificates()
 
     def _prepare(self) -> None:
         self._find_key()  # first: without a key nobody has to wait for the SDK
+        self.load_ahead()
         self._import_sdk()
 
     def _import_sdk(self) -> Any:

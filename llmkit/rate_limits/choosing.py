@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -178,6 +177,8 @@ def _read_name(name: object, providers: Collection[str]) -> tuple[str, str | Non
     }
     provider, model = (name, "") if name in known else split_model_name(name, known)
     if provider is None:
+        import difflib
+
         near = difflib.get_close_matches(name, [*known, *registry.names()], n=1)
         hint = f"; {near[0]} is near" if near else ""
         raise InvalidRequestError(

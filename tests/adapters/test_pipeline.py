@@ -22,10 +22,12 @@ from llmkit import (
     LLMError,
     ProviderError,
     RateLimitError,
+    connection_pool,
     get_performance_tracker,
 )
 from llmkit.adapters import sdk_clients
 from llmkit.performance import LLMPerformanceTracker
+from llmkit.process_local import ProcessLocal
 from llmkit.request import Request
 from llmkit.testing import Answer, ProviderServer
 from llmkit.threads import run_detached
@@ -310,6 +312,28 @@ def test_an_sdk_can_be_loaded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert sdk_clients.import_sdk("slow_sdk", "slow").loaded is sys.modules["slow_sdk"].loaded
     sdk_clients.begin_import("slow_sdk")
     monkeypatch.delitem(sys.modules, "slow_sdk")
+
+
+def test_certificates_are_read_while_the_sdk_is_imported(
+    server: ProviderServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They take OpenSSL tens of milliseconds, which a first call need not wait for."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "patient_sdk.py").write_text(
+        "import time\n"
+        "from llmkit.connection_pool import _ssl_context\n"
+        "for _ in range(1000):\n"
+        "    read = _ssl_context.peek() is not None\n"
+        "    if read: break\n"
+        "    time.sleep(0.01)\n"
+    )
+    context = ProcessLocal(connection_pool._build_ssl_context)
+    monkeypatch.setattr(connection_pool, "_ssl_context", context)
+    adapter = OPENAI.adapter(server)
+    monkeypatch.setattr(type(adapter), "sdk_module", "patient_sdk")
+    adapter.ensure_initialized()
+    assert sys.modules["patient_sdk"].read
+    monkeypatch.delitem(sys.modules, "patient_sdk")
 
 
 def test_an_import_lets_the_collector_rest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
