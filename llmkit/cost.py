@@ -55,17 +55,21 @@ def cost_of(
     return _EXACT.divide(total, _MILLION)
 
 
-def why_unknown(usage: Usage, info: ModelInfo) -> str:
-    """Says why `cost_of` gives None for a call, in a sentence for the call's warnings.
+def why_unknown(usage: Usage, info: ModelInfo, unpriced: str | None = None) -> str:
+    """Says why a call's cost is unknown, in a sentence for the call's warnings.
 
     Args:
         usage: As in `cost_of`.
         info: As in `cost_of`.
+        unpriced: What the vendor charges for besides; None where that is nothing, and `cost_of`
+            gives None.
 
     Returns:
         The sentence.
     """
-    if usage.input_tokens is None or usage.output_tokens is None:
+    if unpriced is not None:
+        reason = f"the registry has no price of {unpriced}"
+    elif usage.input_tokens is None or usage.output_tokens is None:
         reason = "the vendor did not say how many tokens it took"
     elif info.priced_on().prices is None:
         reason = f"the registry has no price of {info.name}"

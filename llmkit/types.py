@@ -90,7 +90,8 @@ class Completion:
         content_filter_category: Why the answer was refused or cut off for its content, in the
             vendor's own word; None unless the finish reason is "content_filter".
         usage: The tokens, as the vendor counted them.
-        cost: What the call cost, in USD; None when the price or the usage is unknown.
+        cost: What the call cost, in USD; None when the usage is unknown, or the price of
+            anything in it, such as a web search by the vendor; `warnings` says what.
         tool_calls: The tools that the model wants to be called.
         attempts: Every HTTP request that was made for this answer, failed ones first.
         warnings: What was left out or translated because the model does not take it, and other

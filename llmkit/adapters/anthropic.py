@@ -214,8 +214,9 @@ class _Answer:
         self.is_over = True
 
     def completion(self, headers: Mapping[str, str]) -> Completion:
+        raw = {**self._raw, "usage": self._usage}
         return self._adapter._put_together(
-            self._raw, self._texts, self._usage, self._calls.finished(), headers
+            raw, self._texts, self._usage, self._calls.finished(), headers
         )
 
 

@@ -14,8 +14,8 @@ picture. It never exceeds the model's context window, beyond which the vendor re
 in every tier of prices that a prompt of the bound's length reaches.
 
 Not known here, and so not reserved: what a vendor bills besides tokens (a search, a container), a
-dearer service tier, caching for longer than the default (Anthropic's hour). They are charged only
-if the adapter's reply names its own cost: the registry's prices don't have them either.
+dearer service tier, caching for longer than the default (Anthropic's hour). The registry has no
+prices of them, so such a call's `cost` is None, and what a budget takes is that of its tokens.
 """
 
 from __future__ import annotations

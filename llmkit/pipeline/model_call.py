@@ -19,6 +19,7 @@ from llmkit.request import Request
 from llmkit.scope import Scope, current_scope
 from llmkit.streams import ChunkSource
 from llmkit.types import Chunk, Completion
+from llmkit.unpriced import find_unpriced
 
 __all__ = ["Begun", "ModelCall", "begin_replay", "read_answer", "stand_in"]
 
@@ -279,9 +280,11 @@ class ModelCall:
         reply.warnings = (*self._warnings, *reply.warnings)
         if reply.cost is None:
             info = self._fit()[1]
-            reply.cost = cost_of(reply.usage, info)
+            unpriced = find_unpriced(reply.provider, reply.raw)
+            if unpriced is None:
+                reply.cost = cost_of(reply.usage, info)
             if reply.cost is None and info.known:  # of another model, all is said already
-                reply.warnings += (why_unknown(reply.usage, info),)
+                reply.warnings += (why_unknown(reply.usage, info, unpriced),)
 
     def _delivered(self, reply: R) -> R:
         """Adds what belongs to this very call, and not to whoever is given the answer later."""
