@@ -83,8 +83,8 @@ class Scale:
 FULL = Scale(
     rounds=7,
     calls=60,
-    starts=5,
-    thread_rounds=3,
+    starts=9,
+    thread_rounds=5,
     seconds=1.5,
     races=5,
     memory=100_000,
