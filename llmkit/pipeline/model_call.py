@@ -9,7 +9,7 @@ from typing import TypeVar
 from llmkit.cache import Allowance
 from llmkit.cache.replies import replay
 from llmkit.content_policy import log_violation
-from llmkit.cost import cost_of, why_unknown
+from llmkit.cost import cost_of, find_unpriced, why_unknown
 from llmkit.errors import Attempt, LLMError, ProviderError
 from llmkit.models import ModelInfo
 from llmkit.pipeline.fitting import fit_to_model, say_for
@@ -19,7 +19,6 @@ from llmkit.request import Request
 from llmkit.scope import Scope, current_scope
 from llmkit.streams import ChunkSource
 from llmkit.types import Chunk, Completion
-from llmkit.unpriced import find_unpriced
 
 __all__ = ["Begun", "ModelCall", "begin_replay", "read_answer", "stand_in"]
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from llmkit import Client, Settings
+from llmkit.cost import find_unpriced
 from llmkit.testing import Answer, ProviderServer
-from llmkit.unpriced import find_unpriced
 
 HOUR = {"cache_creation": {"ephemeral_5m_input_tokens": 0, "ephemeral_1h_input_tokens": 5}}
 SEARCHED = {"server_tool_use": {"web_search_requests": 1, "web_fetch_requests": 0}}
