@@ -134,14 +134,19 @@ class _Body(httpx2.SyncByteStream):
             scope.hold(self.close)
         return httpx2.Response(
             status_code=reply.status,
-            headers=[pair for pair in reply.headers if not self.decodes(pair[0])],
+            headers=[pair for pair in reply.headers if self.passes_on(pair[0])],
             stream=self,
             extensions=reply.extensions,
         )
 
-    def decodes(self, header: bytes) -> bool:
-        """Says whether a header is no longer true of what this body yields."""
-        return bool(self._encoding) and header.lower() in (b"content-encoding", b"content-length")
+    def passes_on(self, header: bytes) -> bool:
+        """Says whether a header is shown: none that isn't true of what this body yields."""
+        name = header.lower()
+        # The client, which all calls share, would send a cookie along with the next ones, whatever
+        # their keys; and one that is not ASCII would break them all.
+        if name == b"set-cookie":
+            return False
+        return not (self._encoding and name in (b"content-encoding", b"content-length"))
 
     def __iter__(self) -> Iterator[bytes]:
         reply = self._reply

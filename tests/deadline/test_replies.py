@@ -158,3 +158,16 @@ def test_a_redirect_takes_no_key_along(server: ProviderServer, vendor: Vendor) -
             adapter(vendor, server.base_url(vendor)).stream("hi", max_retries=0)
         assert other.connections_accepted == 0
     assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize("cookie", ["session=of-somebody-else", "name=\xff"])
+def test_a_cookie_reaches_no_other_call(
+    server: ProviderServer, vendor: Vendor, cookie: str
+) -> None:
+    """Calls of all keys share a client: a vendor's cookie for one is not sent with the others'."""
+    server.script(Answer("first", headers={"set-cookie": f"{cookie}; path=/"}))
+    assert adapter(vendor, server.base_url(vendor)).generate("hi").text == "first"
+    server.answer = Answer("second")
+    assert adapter(vendor, server.base_url(vendor)).generate("hi").text == "second"
+    assert "cookie" not in server.requests[-1].headers
