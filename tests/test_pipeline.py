@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextvars
+import itertools
 import pickle
 import subprocess
 import sys
@@ -247,6 +248,34 @@ def test_one_thread_at_a_time_reads_a_stream(server: ProviderServer) -> None:
         with pytest.raises(InvalidRequestError, match="another thread"):
             next(stream)
         assert [chunk.text for chunk in rest.result()] == ["b"]
+
+
+def test_threads_may_name_new_models_all_the_time() -> None:
+    """A Client that gets to know a model meanwhile breaks no other thread's call."""
+    client = Client()
+    known = client._asking._adapters
+    stranger = get_adapter("gpt-6-luna", api_key=KEY)
+    known.update({f"model {n}": get_adapter("gpt-6-luna", api_key=KEY) for n in range(200)})
+    is_over = threading.Event()
+
+    def name_models() -> None:
+        for n in itertools.count():
+            known[f"new {n % 50}"] = stranger
+            known.pop(f"new {(n + 25) % 50}", None)
+            if is_over.is_set():
+                return
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    naming = threading.Thread(target=name_models)
+    naming.start()
+    try:
+        for _ in range(500):
+            client._asking._made(client._asking._adapters["model 199"])
+    finally:
+        is_over.set()
+        naming.join()
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,8 @@ class Asking:
 
     def _made(self, adapter: BaseLLMAdapter) -> bool:
         """Says whether an adapter is this Client's, rather than one that its user has given."""
-        return any(adapter is each for each in self._adapters.values())
+        # A list, made in one step: other threads add theirs meanwhile.
+        return any(adapter is each for each in list(self._adapters.values()))
 
     def _chain(
         self,
