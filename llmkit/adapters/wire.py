@@ -39,6 +39,11 @@ __all__ = [
 # used again; the message's end normally comes in the same packet.
 DRAIN_TIME = 0.05
 
+# Tokens of one reply. More is nonsense, which would empty budgets and hold up rate limits for good.
+MOST_TOKENS = 10**12
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
 
 def read_json(body: bytes | str, content_type: str) -> dict[str, Any]:
     """Reads a reply's JSON object.
@@ -121,11 +126,14 @@ def sse_events(parts: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
 def _lines(parts: Iterable[bytes]) -> Iterator[bytes]:
     """Cuts a body into its complete lines, in time linear in its length."""
     rest: list[bytes] = []
+    is_first = True
     for part in parts:
         rest.append(part)
         if b"\n" in part:
             *lines, last = b"".join(rest).split(b"\n")
             rest = [last]
+            if is_first:  # a mark may stand before the first event, which would be lost with it
+                is_first, lines[0] = False, lines[0].removeprefix(_BYTE_ORDER_MARK)
             yield from lines
 
 
@@ -229,7 +237,7 @@ def count_of(counts: Mapping[str, Any], name: str) -> int | None:
     value = counts.get(name)
     if value is not None and (isinstance(value, bool) or not isinstance(value, int)):
         raise TypeError(f"{name} is {type(value).__name__}")
-    return None if value is None or value < 0 else value
+    return value if value is not None and 0 <= value <= MOST_TOKENS else None
 
 
 def read_count(reply: Mapping[str, Any], name: str) -> TokenCount:

@@ -49,6 +49,13 @@ def test_events_survive_every_single_cut() -> None:
         assert list(sse_events([EVENTS[:place], EVENTS[place:]])) == READ
 
 
+def test_a_byte_order_mark_hides_no_event() -> None:
+    """The first event counts also behind a mark, wherever the body is cut; else text was lost."""
+    marked = b"\xef\xbb\xbf" + EVENTS
+    for place in range(len(marked) + 1):
+        assert list(sse_events([marked[:place], marked[place:]])) == READ
+
+
 def test_an_unfinished_event_is_left_out() -> None:
     """What is cut off at the end of a body is no event, wherever the cut is."""
     whole = b"data: 1\n\n"
@@ -135,6 +142,13 @@ def test_a_count_is_a_whole_number() -> None:
     for wrong in ("7", True, 1.5, [7]):
         with pytest.raises(TypeError):
             count_of({"n": wrong}, "n")
+
+
+@pytest.mark.parametrize("nonsense", [-1, 10**12 + 1, 10**400], ids=["-1", "trillion", "huge"])
+def test_a_count_that_no_reply_can_have_is_unknown(nonsense: int) -> None:
+    """No vendor's mistake empties a budget, holds up a rate limit for years, or overflows."""
+    assert count_of({"n": nonsense}, "n") is None
+    assert count_of({"n": 10**12}, "n") == 10**12
 
 
 def test_objects_are_laid_over_objects() -> None:
