@@ -131,7 +131,7 @@ class AnthropicAdapter(CustomRequestAdapter):
             [text_of(block["text"]) for block in blocks if block["type"] == "text"],
             raw.get("usage") or {},
             tuple(
-                ToolCall(block["id"], block["name"], dict(block["input"]))
+                ToolCall(text_of(block["id"]), text_of(block["name"]), dict(block["input"]))
                 for block in blocks
                 if block["type"] == "tool_use"
             ),

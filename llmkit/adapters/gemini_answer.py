@@ -66,7 +66,9 @@ class GeminiAnswer:
             call = part.get("functionCall")
             if call:
                 arguments = dict(call.get("args") or {})
-                self.calls.append(ToolCall(call.get("id") or "", call["name"], arguments))
+                self.calls.append(
+                    ToolCall(text_of(call.get("id")), text_of(call["name"]), arguments)
+                )
         return text
 
     def cut_off(self, category: str | None, explanation: object = None) -> None:
@@ -83,7 +85,7 @@ class GeminiAnswer:
             finish=self.finish,
             usage=_read_usage(self.usage),
             calls=tuple(self.calls),
-            request_id=self.raw.get("responseId"),
+            request_id=text_of(self.raw.get("responseId")) or None,
             raw=self.raw,
             refusal=self._refusal,
             explanation=self._explanation,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmkit import ProviderError
+from llmkit import ProviderError, StreamInterruptedError
 from llmkit.testing import Answer, ProviderServer
 from llmkit.types import Usage
 from tests.adapters.vendor_cases import ANTHROPIC, GEMINI, GROQ, OPENAI, OPENROUTER, Case
@@ -187,3 +187,43 @@ def test_reasoning_is_not_the_answer(server: ProviderServer, case: Case, field: 
     ]
     server.answer = Answer(body="".join(f"data: {json.dumps(event)}\n\n" for event in events))
     assert list(case.adapter(server).stream("hi").text_stream) == ["42"]
+
+
+@pytest.mark.parametrize("odd", [5, True, ["x"], {"x": 1}], ids=repr)
+@pytest.mark.parametrize("field", ["id", "name"])
+@pytest.mark.parametrize("case", [OPENAI, ANTHROPIC, GEMINI], ids=lambda case: case.provider)
+def test_a_tool_calls_id_and_name_are_texts(
+    server: ProviderServer, case: Case, field: str, odd: Any
+) -> None:
+    """What a program looks a tool up by is a text for every vendor, or the reply an error."""
+    call = {"id": "c", "name": "f", "args": {}, "input": {}, field: odd}
+    function = {"name": call["name"], "arguments": "{}"}
+    message = {"content": "x", "tool_calls": [{"id": call["id"], "function": function}]}
+    body = {
+        "choices": [{"message": message, "finish_reason": "stop"}],
+        "content": [{"type": "tool_use", **call}],
+        "stop_reason": "tool_use",
+        "candidates": [{"content": {"parts": [{"functionCall": call}]}, "finishReason": "STOP"}],
+    }
+    server.answer = Answer(body=json.dumps(body))
+    with pytest.raises(ProviderError, match="expected a text"):
+        case.adapter(server, max_retries=0).generate("hi")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_request_id_is_a_text(server: ProviderServer, stream: bool) -> None:
+    """Google's stands in the body, where it could be anything."""
+    body = {
+        "candidates": [{"content": {"parts": [{"text": "x"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 1},
+        "responseId": ["no", "text"],
+    }
+    adapter = GEMINI.adapter(server, max_retries=0)
+    if not stream:
+        server.answer = Answer(body=json.dumps(body))
+        with pytest.raises(ProviderError, match="expected a text"):
+            adapter.generate("hi")
+        return
+    server.answer = Answer(body=f"data: {json.dumps(body)}\n\n")
+    with pytest.raises(StreamInterruptedError, match="expected a text"):
+        list(adapter.stream("hi"))
