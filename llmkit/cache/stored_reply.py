@@ -85,6 +85,7 @@ def to_value(reply: Completion) -> list[Any] | None:
             list(reply.warnings),
             reply.request_id,
             [[call.id, call.name, copy.deepcopy(call.arguments)] for call in reply.tool_calls],
+            reply.content_filter_category,
         ]
         value = [_TAG, _FORMAT, head, reply.text, _raw_text(reply)]
         _to_json(head)  # raises, if there is anything else in it
@@ -125,6 +126,7 @@ class Facts(NamedTuple):
     saved_cost: Decimal | None
     request_id: str | None
     calls: list[list[Any]]
+    category: Any
     raw: Any
 
 
@@ -155,7 +157,7 @@ def read_value(value: Any) -> Facts | None:
 
 
 def _read_facts(head: Any, text: Any, raw: Any) -> Facts:
-    model, provider, finish_reason, usage, cost, warnings, request_id, calls = head
+    model, provider, finish_reason, usage, cost, warnings, request_id, calls, category = head
     if not type(text) is type(model) is type(provider) is str:
         raise TypeError("no text")
     if not _COUNTS.issuperset(map(type, usage)) or type(warnings) is not list:
@@ -163,12 +165,13 @@ def _read_facts(head: Any, text: Any, raw: Any) -> Facts:
     saved = None if cost is None else Decimal(cost)
     counted = Usage(*usage)
     said = (finish_reason, counted, tuple(warnings), saved, request_id)
-    return Facts(text, model, provider, *said, calls, raw)
+    return Facts(text, model, provider, *said, calls, category, raw)
 
 
 def hit_of(facts: Facts, level: str) -> Completion:
     """Returns a Completion that nobody else holds, found in a cache of this level."""
-    text, model, provider, finish_reason, usage, warnings, saved, request_id, calls, raw = facts
+    text, model, provider, finish_reason, usage, warnings, saved, request_id, *rest = facts
+    calls, category, raw = rest
     return _Hit(
         text,
         model,
@@ -184,4 +187,5 @@ def hit_of(facts: Facts, level: str) -> Completion:
         0.0,
         request_id,
         raw,
+        category,
     )

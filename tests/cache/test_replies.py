@@ -125,8 +125,8 @@ def test_an_unknown_cost_stays_unknown(store: LLMCache) -> None:
 def test_every_field_of_a_completion_is_kept_or_decided_on() -> None:
     """A field that is added to Completion can't be forgotten here."""
     kept = {"text", "model", "provider", "finish_reason", "usage", "warnings", "request_id", "raw"}
-    of_the_hit = {"cost", "saved_cost", "cached", "attempts", "latency", "tool_calls"}
-    of_the_hit.add("content_filter_category")  # of an answer that is never kept
+    of_the_hit = {"cost", "saved_cost", "cached", "attempts", "latency"}
+    kept |= {"tool_calls", "content_filter_category"}  # for those who wait for the same answer
     assert kept | of_the_hit == {each.name for each in dataclasses.fields(Completion)}
     assert len(dataclasses.fields(Usage)) == 5
 
@@ -346,12 +346,24 @@ def test_an_answer_that_is_not_kept_spares_the_stale_one(store: LLMCache, clock:
         {"text": "x", "model": "m", "provider": "p"},
         ["llmkit reply"],
         ["llmkit reply", 1, [], "text", "{}"],
-        ["llmkit reply", 1, ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None, []], 5, "{}"],
-        ["llmkit reply", 1, ["m", 5, "stop", [1, 2, 3, 4, 5], None, [], None, []], "t", "{}"],
-        ["llmkit reply", 1, ["m", "p", "stop", ["1", 2, 3, 4, 5], None, [], None, []], "t", "{}"],
-        ["llmkit reply", 1, ["m", "p", "stop", [1, 2], "x", [], None, []], "t", "{}"],
-        ["llmkit reply", 1, ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None], "t", "{}"],
-        ["llmkit reply", 2, ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None, []], "t", "{}"],
+        ["llmkit reply", 1, ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None, [], None], 5, "{}"],
+        ["llmkit reply", 1, ["m", 5, "stop", [1, 2, 3, 4, 5], None, [], None, [], None], "t", "{}"],
+        [
+            "llmkit reply",
+            1,
+            ["m", "p", "stop", ["1", 2, 3, 4, 5], None, [], None, [], None],
+            "t",
+            "{}",
+        ],
+        ["llmkit reply", 1, ["m", "p", "stop", [1, 2], "x", [], None, [], None], "t", "{}"],
+        ["llmkit reply", 1, ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None, []], "t", "{}"],
+        [
+            "llmkit reply",
+            2,
+            ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None, [], None],
+            "t",
+            "{}",
+        ],
         ["other reply", 1, ["m", "p", "stop", [1, 2, 3, 4, 5], None, [], None, []], "t", "{}"],
     ],
     ids=lambda value: json.dumps(value)[:60],
@@ -371,7 +383,7 @@ def test_a_damaged_raw_is_empty(clock: Clock) -> None:
     """What nobody looks at is not read; when somebody does, there is no error."""
     store = memory(clock)
     for raw in ("{", "5", "[1]"):
-        head = ["m", "p", "stop", [1] * 5, None, [], None, []]
+        head = ["m", "p", "stop", [1] * 5, None, [], None, [], None]
         store.set("k", ["llmkit reply", 1, head, "t", raw])
         for hit in (ReplyCache(store).near("k"), ReplyCache(store).find("k")):
             assert hit is not None
@@ -473,6 +485,29 @@ def test_those_who_wait_get_own_copies(pool: ThreadPoolExecutor, clock: Clock) -
         reply.tool_calls[0].arguments["a"].append(2)
         assert reply.raw == answer().raw
         reply.raw.clear()
+
+
+def test_those_who_wait_are_told_why_an_answer_was_filtered(
+    pool: ThreadPoolExecutor, clock: Clock
+) -> None:
+    """A filtered answer is not kept, but all who wait for it are told the vendor's word."""
+    replies = ReplyCache(memory(clock))
+    begun, go = threading.Event(), threading.Event()
+
+    def fresh() -> Completion:
+        begun.set()
+        assert go.wait(LONG)
+        return answer(finish_reason="content_filter", content_filter_category="violence")
+
+    asked = [pool.submit(replies.answer, "k", USE, fresh)]
+    assert begun.wait(LONG)
+    asked.append(pool.submit(replies.answer, "k", USE, never))
+    while not flights_of(replies.store)._flights.get()["k"].waiters:
+        time.sleep(0.001)
+    go.set()
+    got = [each.result(LONG) for each in asked]
+    assert [reply.content_filter_category for reply in got] == ["violence"] * 2
+    assert replies.find("k") is None
 
 
 def test_a_failing_provider_is_not_hidden(clock: Clock) -> None:
