@@ -264,9 +264,10 @@ _ORDERS: Mapping[str, Callable[[ModelInfo], Any]] = {
 
 def _words(words: Any) -> frozenset[str]:
     given = (words,) if isinstance(words, str) else words or ()
-    if not isinstance(given, Iterable) or not all(isinstance(word, str) for word in given):
+    read = tuple(given) if isinstance(given, Iterable) else (given,)  # once: it may be an iterator
+    if not all(isinstance(word, str) for word in read):
         raise InvalidRequestError(f"required_capabilities={brief(words)}: expected words")
-    return frozenset(given)
+    return frozenset(read)
 
 
 def _check_known(words: frozenset[str]) -> None:

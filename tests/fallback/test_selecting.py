@@ -137,6 +137,8 @@ def test_what_the_task_needs_is_needed(abacuses: dict[str, Any]) -> None:
     register("abacus-4", "vision", context_window=1_000)
     both = {"required_capabilities": ["abacus", "vision"]}
     assert chosen(None, both, "cheapest") == ["abacus-4"]
+    once = {"required_capabilities": iter(both["required_capabilities"])}
+    assert chosen(None, once, "cheapest") == ["abacus-4"]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
