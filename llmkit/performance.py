@@ -63,7 +63,8 @@ class LLMPerformanceTracker:
     """Counts calls, and times them, by model. Safe to use from any number of threads."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may make a call, or ask for figures.
+        self._lock = threading.RLock()
         self._models: dict[str, _Figures] = {}
 
     def __call__(self, record: CallRecord) -> None:
@@ -169,7 +170,7 @@ class LLMPerformanceTracker:
         with self._lock:
             if model is not None:
                 return _summary(self._models.get(model) or _Figures(provider=""))
-            return {name: _summary(figures) for name, figures in self._models.items()}
+            return {name: _summary(figures) for name, figures in list(self._models.items())}
 
     def reset(self) -> None:
         """Forgets all figures."""

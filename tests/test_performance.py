@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Context, Decimal, Inexact, localcontext
 from typing import Any
@@ -186,6 +187,22 @@ def test_32_threads_lose_no_count() -> None:
     assert stats["cost"] == Decimal("0.008")
     assert stats["errors"] == {"LLM_TIMEOUT": 8000}
     assert stats["fallbacks"] == {"n: x": 8000}
+
+
+def test_a_signal_handler_may_call_while_its_thread_counts() -> None:
+    """A handler that asks a model, or prints the figures, doesn't wait for itself."""
+    tracker = LLMPerformanceTracker()
+    seen: list[int] = []
+
+    def interrupted() -> None:
+        with tracker._lock:
+            tracker(record())
+            seen.append(tracker.get_stats("m")["requests"])
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert seen == [1]
 
 
 def test_money_is_exact_in_any_decimal_context() -> None:
