@@ -76,7 +76,8 @@ class LLMCache(ABC):
         self.ttl = check_ttl(ttl)
         self.clock = clock
         self._rng = rng
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may make a call.
+        self._lock = threading.RLock()
         self._counts = dict.fromkeys(
             ("hits", "misses", "stale_hits", "writes", "errors", "skipped"), 0
         )
@@ -381,8 +382,8 @@ _caches: weakref.WeakSet[LLMCache] = weakref.WeakSet()
 
 def _renew_all_in_child() -> None:
     for cache in list(_caches):
-        was_locked = cache._lock.locked()
-        cache._lock = threading.Lock()
+        was_locked = not cache._lock.acquire(blocking=False)
+        cache._lock = threading.RLock()
         cache._renew(was_locked)
 
 

@@ -58,7 +58,7 @@ class Breaker:
         self.name = name
         self.outages = 0
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may make a call
         self._open = False
         self._trying = False
         self._timeouts = 0

@@ -72,6 +72,7 @@ class MemoryCache(LLMCache):
         super().__init__(ttl=ttl, clock=clock, rng=rng)
         self.max_entries = max_entries
         self.max_bytes = max_bytes
+        self._busy = False
         self._entries = self._empty()
 
     def __repr__(self) -> str:
@@ -80,14 +81,10 @@ class MemoryCache(LLMCache):
 
     def read_near(self, key: str) -> Found | None:
         """Looks for a fresh value; see `LLMCache.read_near`."""
-        with self._lock:
-            try:
-                entry = self._entries[key].entry
-            except KeyError:
-                return None
-            if self.clock() >= entry.expires_at:
-                return None
-            self._counts["hits"] += 1
+        entry = self.fetch(key)
+        if entry is None or self.clock() >= entry.expires_at:
+            return None
+        self.count("hits")
         try:
             return Found(decode_value(entry.text), "memory", entry.expires_at, False)
         except RecursionError:  # nested deeper than this stack allows
@@ -96,16 +93,24 @@ class MemoryCache(LLMCache):
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
         """Returns an entry; see `LLMCache.fetch`."""
         with self._lock:
+            if self._busy:  # so this is a signal handler, whose own thread is at the entries
+                return None
             try:
+                self._busy = True
                 return self._entries[key].entry
             except KeyError:
                 return None
+            finally:
+                self._busy = False
 
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
         """Stores an entry; see `LLMCache.keep`."""
         weight = sys.getsizeof(key) + sys.getsizeof(entry.text) + _OVERHEAD
         with self._lock:
+            if self._busy:  # as in `fetch`
+                return False
             try:
+                self._busy = True
                 try:
                     self._entries[key] = _Kept(entry, weight)
                 except ValueError:  # larger than all that may be kept
@@ -117,11 +122,19 @@ class MemoryCache(LLMCache):
             except BaseException:  # an interrupt in between would leave it in disorder
                 self._entries = self._empty()
                 raise
+            finally:
+                self._busy = False
 
-    def discard(self, key: str, allowance: Allowance | None = None) -> bool:
+    def discard(self, key: str, allowance: Allowance | None = None) -> bool | None:
         """Removes an entry; see `LLMCache.discard`."""
         with self._lock:
-            return self._entries.pop(key, None) is not None
+            if self._busy:  # as in `fetch`
+                return None
+            try:
+                self._busy = True
+                return self._entries.pop(key, None) is not None
+            finally:
+                self._busy = False
 
     def clear(self) -> bool:
         """Removes everything; see `LLMCache.clear`."""
@@ -142,4 +155,4 @@ class MemoryCache(LLMCache):
 
     def _renew(self, was_locked: bool) -> None:
         if was_locked:
-            self._entries = self._empty()
+            self._entries, self._busy = self._empty(), False

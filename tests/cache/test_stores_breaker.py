@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
@@ -108,3 +109,18 @@ def test_an_outage_is_logged_once(
     ]
     assert "pa55word" not in caplog.text
     assert "the store can't be used (no way" in caplog.text
+
+
+def test_a_signal_handler_may_call_while_its_thread_reports(breaker: Breaker) -> None:
+    """A handler that asks a store in the middle of a report doesn't wait for itself."""
+    admitted: list[bool] = []
+
+    def interrupted() -> None:
+        with breaker._lock:
+            breaker.failed(StoreFailed("gone"))
+            admitted.append(is_admitted(breaker))
+
+    thread = threading.Thread(target=interrupted, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert admitted == [False]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +92,49 @@ def test_an_interrupt_leaves_no_disorder(monkeypatch: pytest.MonkeyPatch) -> Non
     assert cache.get("key") is None
     assert cache.set("key", 3)
     assert cache.get("key") == 3
+
+
+class SignallingClock:
+    """A clock whose every reading is interrupted by a signal handler."""
+
+    def __init__(self) -> None:
+        self.handle: Callable[[], object] | None = None
+
+    def __call__(self) -> float:
+        handle, self.handle = self.handle, None
+        if handle is not None:
+            handle()
+            self.handle = handle
+        return 1_000_000.0
+
+
+def test_a_signal_handler_may_call_while_its_thread_is_at_the_entries() -> None:
+    """A handler that uses the cache neither waits for the thread it interrupted nor breaks it."""
+    clock = SignallingClock()
+    cache = MemoryCache(3, clock=clock)
+    handled: list[object] = []
+
+    def handle() -> None:
+        handled.append((cache.get("a"), cache.set("b", 2), cache.delete("d"), cache.stats()))
+
+    def work() -> None:
+        for number in range(20):
+            cache.set("a", number)
+            cache.set(f"c{number}", number)
+            cache.get("b")
+            cache.delete("d")
+
+    cache.set("a", 1)
+    clock.handle = handle
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(5)
+    clock.handle = None
+    assert not thread.is_alive()
+    assert len(handled) > 80
+    assert cache.set("e", 5)
+    assert cache.get("e") == 5
+    assert cache.stats()["entries"] <= 3
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

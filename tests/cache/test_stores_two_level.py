@@ -30,7 +30,7 @@ class Far(MemoryCache):
     def keep(self, key: str, entry: Entry, allowance: Allowance | None = None) -> bool:
         return not self.broken and super().keep(key, entry)
 
-    def discard(self, key: str, allowance: Allowance | None = None) -> bool | None:  # type: ignore[override] # None: broken
+    def discard(self, key: str, allowance: Allowance | None = None) -> bool | None:
         return None if self.broken else super().discard(key)
 
     def acquire(self, key: str, token: str, ttl: float, allowance: Allowance | None = None) -> Lock:
