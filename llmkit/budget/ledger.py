@@ -7,7 +7,7 @@ import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from llmkit.budget.amounts import NOTHING, Amount, Limit
@@ -132,7 +132,8 @@ class MemoryLedger(Ledger):
     shared = False
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal handler may make a call.
+        self._lock = threading.RLock()
         self._books: dict[str, _Book] = {}
         renew_in_child(self)
 
@@ -141,25 +142,32 @@ class MemoryLedger(Ledger):
     ) -> Standing:
         """Reserves; see `Ledger.reserve`."""
         with self._lock:
-            book = self._books.get(name, _BLANK)
-            reserved = book.reserved + amount
-            granted = limit.holds(book.spent + reserved)
-            standing = Standing(book.spent, book.reserved, len(book.held), granted)
-            if granted:
-                self._books[name] = _Book(book.spent, reserved, {**book.held, key: amount})
-            return standing
+            while True:
+                book = self._books.setdefault(name, _BLANK)
+                reserved = book.reserved + amount
+                granted = limit.holds(book.spent + reserved)
+                standing = Standing(book.spent, book.reserved, len(book.held), granted)
+                changed = _Book(book.spent, reserved, {**book.held, key: amount})
+                if not granted:
+                    return standing
+                if self._books[name] is book:  # else a signal handler's call has changed it
+                    self._books[name] = changed
+                    return standing
 
     def settle(self, name: str, key: str, spent: Amount, *, reserved: bool = True) -> None:
         """Settles; see `Ledger.settle`."""
         with self._lock:
-            book = self._books.get(name, _BLANK)
-            held = book.held.get(key)
-            if held is not None:
+            while True:
+                book = self._books.setdefault(name, _BLANK)
+                held = book.held.get(key)
+                if held is None and reserved:
+                    return
                 others = {each: book.held[each] for each in book.held if each != key}
-                left = book.reserved - held if others else NOTHING
-                self._books[name] = _Book(book.spent + spent, left, others)
-            elif not reserved:
-                self._books[name] = replace(book, spent=book.spent + spent)
+                left = book.reserved - (held or NOTHING) if others else NOTHING
+                changed = _Book(book.spent + spent, left, others)
+                if self._books[name] is book:  # as in `reserve`
+                    self._books[name] = changed
+                    return
 
     def standing(self, name: str, *, now: float) -> Standing:
         """Reads; see `Ledger.standing`."""
@@ -168,7 +176,7 @@ class MemoryLedger(Ledger):
             return Standing(book.spent, book.reserved, len(book.held))
 
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         for name, book in self._books.items():
             self._books[name] = _Book(book.spent + book.reserved)
 

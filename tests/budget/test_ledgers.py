@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
@@ -141,6 +142,37 @@ class TestMemoryLedger(LedgerContract):
         assert ledger.standing(name, now=1.0).spent.usd == Decimal(
             "0.100000000000000000000000000003"
         )
+
+    def test_a_signal_handler_may_call_in_the_midst_of_an_entry(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its call neither waits for the thread that it interrupted, nor gets lost in the books."""
+        ledger = MemoryLedger()
+        calls: list[Callable[[], object]] = [
+            functools.partial(ledger.settle, "n", "b", DIME),
+            functools.partial(self.reserve, ledger, "n", "b"),
+        ]
+        handling: list[bool] = []
+        add = Amount.__add__
+
+        def interrupted(one: Amount, other: Amount) -> Amount:
+            if calls and not handling:
+                handling.append(True)
+                calls.pop()()
+                handling.clear()
+            return add(one, other)
+
+        def work() -> None:
+            self.reserve(ledger, "n", "a")
+            ledger.settle("n", "a", DIME)
+
+        monkeypatch.setattr(Amount, "__add__", interrupted)
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+        standing = ledger.standing("n", now=1.0)
+        assert (standing.in_flight, standing.spent) == (0, Amount(Decimal("0.2"), 20))
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
     def test_a_forked_child_counts_what_its_parent_has_under_way(self) -> None:
