@@ -219,6 +219,8 @@ def test_values_are_read_into_their_types(monkeypatch: pytest.MonkeyPatch) -> No
         ("OPENAI_API_BASE", "localhost:8000", "http://"),
         ("OPENAI_API_BASE", "https://", "http://"),
         ("ANTHROPIC_API_BASE", "https://a b", "http://"),
+        ("GEMINI_API_BASE", "http://[::1", "http://"),
+        ("GEMINI_API_BASE", "http://h:port", "http://"),
         ("CACHE_URL", "localhost:6379", "redis://"),
     ],
 )

@@ -18,7 +18,7 @@ from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
 from llmkit.rate_limits import RateLimits
 from llmkit.request import Message, Prompt, Request, check_seconds
-from llmkit.request.checks import check_whole
+from llmkit.request.checks import check_address, check_whole
 from llmkit.retry import call_with_retries
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.settings import Settings, get_settings
@@ -81,9 +81,7 @@ class BaseLLMAdapter(CallReader, ABC):
         self.settings = settings or get_settings()
         self.model = model
         self.provider = provider
-        if api_base is not None and not api_base.startswith(("http://", "https://")):
-            raise InvalidRequestError(f"api_base={api_base!r}: expected http://… or https://…")
-        self.api_base = api_base
+        self.api_base = check_address("api_base", api_base)
         self.timeout = check_seconds("timeout", timeout)
         self.max_retries = check_whole("max_retries", max_retries, 0)
         self.cache_enabled = cache_enabled

@@ -16,6 +16,7 @@ from llmkit.log import brief
 
 __all__ = [
     "LARGEST",
+    "check_address",
     "check_choice",
     "check_filled",
     "check_headers",
@@ -60,6 +61,32 @@ def check_seconds(name: str, value: object) -> float | None:
             f"{name}={brief(value)}: expected a positive, finite number of seconds (at most 1e9)"
         )
     return float(value)
+
+
+def check_address(name: str, value: object) -> str | None:
+    """Checks a web address; None stays None.
+
+    Args:
+        name: Its name, for the message.
+        value: The address; None means that none was given.
+
+    Returns:
+        The address, or None.
+
+    Raises:
+        InvalidRequestError: It is none that begins with http:// or https://, or can't be read.
+    """
+    if value is None:
+        return None
+    if isinstance(value, str) and value.startswith(("http://", "https://")):
+        import urllib.parse
+
+        try:
+            urllib.parse.urlsplit(value).port  # noqa: B018 - raises for what is no port
+            return value
+        except ValueError:
+            pass
+    raise InvalidRequestError(f"{name}={brief(value)}: expected http://… or https://…")
 
 
 def check_switch(name: str, value: object) -> bool | None:

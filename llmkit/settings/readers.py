@@ -76,6 +76,10 @@ def _url(*schemes: str) -> Callable[[Any], Any]:
             raise ValueError
         if url and url.split() != [url] and not start.startswith("sqlite:"):  # a path may
             raise ValueError
+        if start.startswith("http"):
+            import urllib.parse
+
+            urllib.parse.urlsplit(start).port  # noqa: B018 - raises ValueError for what is no port
         return url
 
     return read

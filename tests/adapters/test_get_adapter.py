@@ -192,7 +192,10 @@ def test_geminis_address_chooses_the_version(server: ProviderServer, base: str) 
     assert server.requests[0].path == f"/{version}/models/gemini-2.5-flash:generateContent"
 
 
-@pytest.mark.parametrize("base", ["localhost:8000/v1", "ftp://x/v1", "http://", "not an address"])
+@pytest.mark.parametrize(
+    "base",
+    ["localhost:8000/v1", "ftp://x/v1", "http://", "not an address", "http://[::1", "http://h:x"],
+)
 @pytest.mark.parametrize("case", [OPENAI, ANTHROPIC, GEMINI], ids=lambda case: case.provider)
 def test_an_address_that_is_none_is_explained(
     server: ProviderServer, case: Case, base: str
@@ -201,6 +204,14 @@ def test_an_address_that_is_none_is_explained(
     with pytest.raises(LLMError) as caught:
         case.adapter(server, api_base=base).generate("hi")
     assert isinstance(caught.value, (ConfigurationError, InvalidRequestError)), repr(caught.value)
+
+
+@pytest.mark.parametrize("base", [8000, b"http://x", "ftp://x?key=warehouse000000sesame"])
+def test_an_address_is_a_text_and_shows_no_key(base: Any) -> None:
+    """Something else is refused when the adapter is made, and a key in it is not repeated."""
+    with pytest.raises(InvalidRequestError, match="api_base=") as caught:
+        get_adapter("gpt-4o", api_key="warehouse000000sesame", api_base=base)
+    assert "warehouse" not in str(caught.value)
 
 
 def test_settings_given_to_an_adapter_count(server: ProviderServer) -> None:
