@@ -89,6 +89,7 @@ class VendorAdapter(BaseLLMAdapter):
                 raise self._no_key()
             return "none"  # the SDKs insist on some text
         if not isinstance(key, str) or not all("!" <= letter <= "~" for letter in key.strip()):
+            key = None  # error reports that show local variables would show it
             raise ConfigurationError(
                 f"the key for {self.provider} can't be used; expected a text of printable ASCII "
                 "characters without spaces and line breaks",

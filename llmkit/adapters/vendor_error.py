@@ -68,7 +68,10 @@ class VendorError:
         """
         if isinstance(body, list) and len(body) == 1:
             body = body[0]
-        error = as_mapping(as_mapping(body).get("error")) or as_mapping(body)
+        inner = as_mapping(body).get("error")
+        error = as_mapping(inner) or as_mapping(body)
+        if isinstance(inner, str):  # as routers and small servers say it
+            message = message or inner
         # Google's details are a list of objects, Anthropic's one object.
         details = error.get("details")
         rows = [as_mapping(row) for row in (details if isinstance(details, list) else [details])]

@@ -205,6 +205,15 @@ class FailureContract:
             with pytest.raises(RateLimitError, match="temporarily rate-limited upstream"):
                 call("hi", max_retries=0)
 
+    def test_reads_an_error_that_is_a_mere_text(
+        self, server: ProviderServer, adapter: BaseLLMAdapter
+    ) -> None:
+        """What a small server says in one sentence is what the error says (synthetic)."""
+        body = '{"error": "the model is being loaded"}'
+        server.answer = Answer(body=body, content_type="application/json")
+        with pytest.raises(ProviderError, match="the model is being loaded"):
+            adapter.generate("hi", max_retries=0)
+
     def test_survives_a_cut_at_any_place(self, server: ProviderServer) -> None:
         """A reply that is cut anywhere is an error of the connection, and never an answer."""
         adapter = self.case.adapter(server, max_retries=0)
@@ -419,6 +428,10 @@ class FailureContract:
         error = self.failure(self.case.adapter(server, api_key=lambda: key))
         assert isinstance(error, ConfigurationError)
         assert str(key) not in str(error) or key == 5
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        assert any(frame.f_code.co_name == "_resolve_key" for frame in frames)
+        for frame in frames:  # error reports may show their variables
+            assert key == 5 or not any(held is key for held in frame.f_locals.values())
         assert server.requests == []
 
 
