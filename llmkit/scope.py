@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -383,9 +384,10 @@ def deadline(seconds: float) -> Iterator[Scope]:
         LLMError: A connection pool was used directly in the block, and the time ended or the
             Scope was cancelled meanwhile.
     """
-    if isinstance(seconds, bool) or not (
-        isinstance(seconds, int | float) and math.isfinite(seconds) and seconds > 0
-    ):
+    is_number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if is_number and seconds > sys.float_info.max:  # an int, of so many digits that none are shown
+        seconds = math.inf
+    if not is_number or not 0 < seconds < math.inf:  # nor NaN
         raise InvalidRequestError(f"deadline({seconds!r}): seconds must be a positive number")
     with Scope(seconds).entered() as scope:
         try:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import itertools
+import math
 import pickle
 import subprocess
 import sys
@@ -208,6 +209,25 @@ def test_deadlines_in_interleaved_generators_do_not_outlive_them(server: Provide
     with contextvars.copy_context().run(deadline, 5):
         assert current_scope() is not None
     assert current_scope() is None
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        0,
+        -1,
+        math.nan,
+        math.inf,
+        True,
+        "5",
+        None,
+        *(pytest.param(10**n, id=str(n)) for n in (400, 5000)),
+    ],
+)
+def test_a_deadline_is_a_positive_number(seconds: Any) -> None:
+    """What can't be meant is refused in plain words, however many digits it has."""
+    with pytest.raises(InvalidRequestError, match="positive number"), deadline(seconds):
+        pass
 
 
 def test_a_deadline_may_be_left_in_another_context() -> None:

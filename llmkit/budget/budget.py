@@ -355,7 +355,7 @@ def _read_usd(usd: object) -> Decimal | None:
     if not isinstance(usd, bool) and isinstance(usd, Decimal | int | float | str):
         try:
             amount = Decimal(str(usd))
-        except InvalidOperation:
+        except (InvalidOperation, ValueError):  # the latter for a very large int
             amount = Decimal("NaN")
         if amount.is_finite() and 0 <= amount <= 1_000_000_000:
             return amount

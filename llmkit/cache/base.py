@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from llmkit.cache.allowance import Allowance
 from llmkit.cache.entry import Entry, decode_value, encode_value
 from llmkit.errors import InvalidRequestError
+from llmkit.log import brief
 
 __all__ = ["DEFAULT_TTL", "MAX_TTL", "Allowance", "Found", "LLMCache", "Lock"]
 
@@ -366,7 +367,7 @@ def check_ttl(ttl: float) -> float:
         or not 0 < ttl <= MAX_TTL  # nor NaN
     ):
         raise InvalidRequestError(
-            f"a time to live of {ttl!r}: expected seconds above 0, at most {MAX_TTL:g}"
+            f"a time to live of {brief(ttl)}: expected seconds above 0, at most {MAX_TTL:g}"
         )
     return ttl
 

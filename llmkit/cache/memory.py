@@ -12,6 +12,7 @@ from llmkit.cache.allowance import Allowance
 from llmkit.cache.base import DEFAULT_TTL, Found, LLMCache
 from llmkit.cache.entry import Entry, decode_value
 from llmkit.errors import InvalidRequestError
+from llmkit.log import brief
 
 if TYPE_CHECKING:
     from cachetools import TLRUCache
@@ -68,7 +69,9 @@ class MemoryCache(LLMCache):
     ) -> None:
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
             if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
-                raise InvalidRequestError(f"{name}={bound!r}: expected a whole number, 1 or more")
+                raise InvalidRequestError(
+                    f"{name}={brief(bound)}: expected a whole number, 1 or more"
+                )
         super().__init__(ttl=ttl, clock=clock, rng=rng)
         self.max_entries = max_entries
         self.max_bytes = max_bytes

@@ -18,6 +18,7 @@ from llmkit.cache.entry import FORMAT, Entry, squeeze, stretch
 from llmkit.cache.shared import DEFAULT_NAMESPACE, SharedCache, digest
 from llmkit.cache.sqlite_file import Connection, Database
 from llmkit.errors import InvalidRequestError
+from llmkit.log import brief
 from llmkit.process_local import ProcessLocal
 
 __all__ = ["SQLiteCache"]
@@ -114,7 +115,9 @@ class SQLiteCache(SharedCache):
             raise InvalidRequestError("path=':memory:': for a cache in memory take MemoryCache()")
         for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
             if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
-                raise InvalidRequestError(f"{name}={bound!r}: expected a whole number, 1 or more")
+                raise InvalidRequestError(
+                    f"{name}={brief(bound)}: expected a whole number, 1 or more"
+                )
         super().__init__(namespace, ttl=ttl, clock=clock, rng=rng)
         self.path = os.path.abspath(os.path.expanduser(path))
         self.max_entries = max_entries

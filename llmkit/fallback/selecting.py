@@ -283,7 +283,7 @@ def _check_known(words: frozenset[str]) -> None:
 def _usd(amount: object) -> Decimal:
     try:
         read = Decimal(str(amount))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):  # the latter for a very large int
         read = Decimal("nan")
     if read.is_nan() or read < 0:
         raise InvalidRequestError(f"max_cost={brief(amount)}: expected USD, 0 or more")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
 
 from llmkit.errors import InvalidRequestError, ModelNotFoundError
-from llmkit.log import get_logger
+from llmkit.log import brief, get_logger
 from llmkit.models.entry_points import declared
 from llmkit.models.info import QUALITIES, ModelInfo, split_model_name
 from llmkit.models.notices import SOON
@@ -189,10 +189,12 @@ def _words(words: Iterable[str] | None, known: Registry) -> frozenset[str]:
 def _price(price: Decimal | float | str) -> Decimal:
     try:
         read = Decimal(str(price))
-    except InvalidOperation:
+    except (InvalidOperation, ValueError):  # the latter for a very large int
         read = Decimal("nan")
     if read.is_nan():
-        raise InvalidRequestError(f"max_input_price={price!r}: expected USD per million tokens")
+        raise InvalidRequestError(
+            f"max_input_price={brief(price)}: expected USD per million tokens"
+        )
     return read
 
 

@@ -674,6 +674,7 @@ def test_an_unknown_price_is_refused_warned_of_or_ignored(
         {"usd": True},
         {"usd": "a dollar"},
         {"usd": float("nan")},
+        pytest.param({"usd": 10**5000}, id="huge"),
         {"usd": float("inf")},
         {"tokens": -1},
         {"tokens": 1.5},

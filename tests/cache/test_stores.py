@@ -125,7 +125,9 @@ class CacheContract:
             cache.set("key", endless)
         assert cache.get("key") is None
 
-    @pytest.mark.parametrize("ttl", [0, -1.0, math.nan, math.inf, True, "60"])
+    @pytest.mark.parametrize(
+        "ttl", [0, -1.0, math.nan, math.inf, True, "60", pytest.param(10**5000, id="huge")]
+    )
     def test_a_life_is_a_positive_time(self, cache: LLMCache, ttl: Any) -> None:
         """Nothing is kept for ever or for no time by mistake."""
         with pytest.raises(InvalidRequestError, match="time to live"):

@@ -57,7 +57,7 @@ def test_a_value_that_is_too_large_is_not_kept() -> None:
     assert cache.stats()["writes"] == 2
 
 
-@pytest.mark.parametrize("bound", [0, -1, True, 1.5, None])
+@pytest.mark.parametrize("bound", [0, -1, True, 1.5, None, pytest.param(-(10**5000), id="huge")])
 @pytest.mark.parametrize("name", ["max_entries", "max_bytes"])
 def test_bounds_are_whole_numbers(name: str, bound: Any) -> None:
     """There is no unbounded cache by mistake."""

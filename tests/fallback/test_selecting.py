@@ -265,6 +265,7 @@ def test_a_model_at_home_is_chosen_where_a_setting_names_it(
         ({"task_context": {"estimated_tokens": "many"}}, "estimated_tokens"),
         ({"task_context": {"max_cost": "much"}}, "max_cost"),
         ({"task_context": {"max_cost": -1}}, "max_cost"),
+        pytest.param({"task_context": {"max_cost": 10**5000}}, "max_cost", id="huge"),
         ({"task_context": {"max_cost": float("nan")}}, "max_cost"),
         ({"task_context": ["vision"]}, "task_context"),
         ({"task_context": {"required_capabilities": 3}}, "required_capabilities"),
