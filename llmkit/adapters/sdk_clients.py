@@ -44,6 +44,10 @@ MAX_KEYS = 512
 # A shorter text is no key, and could be a part of any word.
 SHORTEST_KEY = 8
 
+# Seconds for which another thread's client is waited for. Who waits longer builds one, too: Ctrl-C
+# may have ended the other's work, or this be a signal handler that has interrupted it.
+PATIENCE = 2.0
+
 # New objects between two looks of the garbage collector while an SDK is imported. Its modules make
 # 300,000 objects that stay: with Python's 700, a tenth of the time goes into looking at them.
 IMPORT_GC_THRESHOLD = 20_000
@@ -62,19 +66,19 @@ class _SdkClients:
         client: S | None = self._find(address, pool)
         while client is None:
             mine: Future[None] = Future()
-            building = self._building.setdefault(address, mine)
-            if building is mine:
-                try:
+            building: Future[None] | None = None
+            try:
+                building = self._building.setdefault(address, mine)
+                if building is mine or not _is_done_soon(building):
                     client = build()
                     self._keep(address, pool, client)
-                finally:
+                else:
+                    client = self._find(address, pool)
+            finally:
+                # Ctrl-C may have come before it was known whose turn it is.
+                if building is mine or self._building.get(address) is mine:
                     del self._building[address]
                     mine.set_result(None)
-            else:  # another thread builds it: wait no longer than this call may last
-                built = Flag()
-                building.add_done_callback(built.set)
-                (current_scope() or Scope()).wait(built, "waiting for the SDK's client")
-                client = self._find(address, pool)
         return client
 
     def keys(self) -> list[str]:
@@ -99,6 +103,14 @@ class _SdkClients:
         with contextlib.suppress(KeyError):  # another thread has just given it up
             self._clients.move_to_end(address)
         return known[1]
+
+
+def _is_done_soon(building: Future[None]) -> bool:
+    """Waits while another thread builds a client, no longer than this call may last."""
+    built = Flag()
+    building.add_done_callback(built.set)
+    scope = current_scope() or Scope()
+    return scope.wait(built, "waiting for the SDK's client", PATIENCE)
 
 
 _clients: ProcessLocal[_SdkClients] = ProcessLocal(_SdkClients)
@@ -186,9 +198,6 @@ _loading: ProcessLocal[dict[str, Future[Any]]] = ProcessLocal(dict)
 def _load(module: str) -> Future[Any]:
     """Loads a module on a thread of its own, one for all who ask for it meanwhile."""
     loading, mine = _loading.get(), Future[Any]()
-    future = loading.setdefault(module, mine)
-    if future is not mine:
-        return future
 
     def load() -> None:
         try:
@@ -201,11 +210,18 @@ def _load(module: str) -> Future[Any]:
             loading.pop(module, None)
 
     try:
-        run_detached(load, "import")
+        future = loading.setdefault(module, mine)
+        if future is mine:
+            run_detached(load, "import")
+        return future
     except TooManyThreadsError as error:
         loading.pop(module, None)
         mine.set_exception(error)
-    return mine
+        return mine
+    except BaseException:  # Ctrl-C, perhaps before it has begun: whoever asks next begins anew
+        if loading.get(module) is mine:
+            loading.pop(module, None)
+        raise
 
 
 @contextlib.contextmanager

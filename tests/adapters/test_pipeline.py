@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
+import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -29,9 +31,11 @@ from llmkit.adapters import sdk_clients
 from llmkit.performance import LLMPerformanceTracker
 from llmkit.process_local import ProcessLocal
 from llmkit.request import Request
+from llmkit.scope import Scope
 from llmkit.testing import Answer, ProviderServer
 from llmkit.threads import run_detached
 from tests.adapters.vendor_cases import ANTHROPIC, CASES, GEMINI, OPENAI, Case, fresh_key
+from tests.interruption import Interruption
 
 
 class Parrot(BaseLLMAdapter):
@@ -407,3 +411,46 @@ def test_looking_for_an_sdk_imports_nothing(
     with pytest.raises(ConfigurationError, match="pip install"):
         sdk_clients.import_sdk("slow_vendor.sdk", "slow")
     monkeypatch.delitem(sys.modules, "slow_vendor")
+
+
+def test_ctrl_c_holds_up_no_later_use_of_a_client() -> None:
+    """Wherever it ends the building of an SDK's client, the next call builds it without a wait."""
+    address = (object, "http://x", "a key")
+    for point in itertools.count(1):
+        clients = sdk_clients._SdkClients()
+        interruption = Interruption(point, ("/llmkit/adapters/sdk_clients.py",))
+        with contextlib.suppress(KeyboardInterrupt), interruption.armed():
+            clients.get(address, 1, list)
+        assert not clients._building, point
+        assert clients.get(address, 1, list) == []
+        if not interruption.has_come:
+            assert point > 5
+            return
+
+
+def test_a_client_that_is_never_finished_is_built_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A signal handler doesn't wait for the thread that it has interrupted."""
+    monkeypatch.setattr(sdk_clients, "PATIENCE", 0.01)
+    clients = sdk_clients._SdkClients()
+    address = (object, "http://x", "a key")
+    assert clients.get(address, 1, lambda: clients.get(address, 1, lambda: "handled")) == "handled"
+    assert not clients._building
+
+
+def test_ctrl_c_holds_up_no_later_import(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Wherever it ends the loading of an SDK, the next call loads it."""
+    (tmp_path / "an_sdk.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    for point in itertools.count(1):
+        monkeypatch.delitem(sys.modules, "an_sdk", raising=False)
+        interruption = Interruption(point, ("/llmkit/adapters/sdk_clients.py",))
+        with contextlib.suppress(KeyboardInterrupt), interruption.armed():
+            sdk_clients.import_sdk("an_sdk", "extra")
+        monkeypatch.delitem(sys.modules, "an_sdk", raising=False)
+        with Scope(10).entered():
+            assert sdk_clients.import_sdk("an_sdk", "extra").__name__ == "an_sdk"
+        if not interruption.has_come:
+            assert point > 5
+            return
