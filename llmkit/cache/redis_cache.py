@@ -86,7 +86,7 @@ class RedisCache(SharedCache):
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
         """Returns an entry; see `LLMCache.fetch`."""
         data = self._attempt(allowance, None, self._ask, key, "GET")
-        if data is None:
+        if not isinstance(data, bytes):  # None, or of a server that is out of its mind
             return None
         try:
             return unpack(data)
@@ -108,7 +108,7 @@ class RedisCache(SharedCache):
     def discard(self, key: str, allowance: Allowance | None = None) -> bool | None:
         """Removes an entry; see `LLMCache.discard`."""
         gone = self._attempt(allowance, None, self._ask, key, "UNLINK")
-        return None if gone is None else gone > 0
+        return gone > 0 if isinstance(gone, int) else None
 
     def clear(self) -> bool:
         """Removes all values of this namespace; see `LLMCache.clear`.
@@ -194,7 +194,7 @@ class RedisCache(SharedCache):
         for server in servers.all(min(until, time.monotonic() + _STEP)):
             cursor: Any = 0
             while True:
-                cursor, keys = server.ask(
+                found = server.ask(
                     self._step(until),
                     "SCAN",
                     cursor,
@@ -203,10 +203,11 @@ class RedisCache(SharedCache):
                     "COUNT",
                     _BATCH,
                 )
+                cursor, keys = _read_scan(found)
                 for some in [keys] if servers.many_keys else [[key] for key in keys]:
                     if some:
                         server.ask(self._step(until), "UNLINK", *some)
-                if int(cursor) == 0:
+                if cursor == 0:
                     break
         return True
 
@@ -216,3 +217,12 @@ class RedisCache(SharedCache):
         if now >= until:
             raise StoreFailed("clearing took too long")
         return min(until, now + _STEP)
+
+
+def _read_scan(found: Any) -> tuple[int, list[Any]]:
+    """Reads what a server answers to SCAN: where to go on, and the keys that it has found."""
+    try:
+        cursor, keys = found
+        return int(cursor), list(keys)
+    except (TypeError, ValueError) as error:
+        raise StoreFailed(f"an answer to SCAN of another kind: {error}") from error

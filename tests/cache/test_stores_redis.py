@@ -310,6 +310,25 @@ def test_what_is_no_redis_server(answer: bytes) -> None:
 
 
 @pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize(
+    "answer", [b":5\r\n", b"$1\r\nx\r\n", b"*2\r\n$1\r\nx\r\n:1\r\n", b"*-1\r\n"]
+)
+def test_an_answer_of_another_kind_is_none(answer: bytes) -> None:
+    """A server that answers what nobody asked for is a store that is broken: it raises nothing."""
+
+    def reply(connection: socket.socket) -> None:
+        while data := connection.recv(65536):
+            connection.sendall(answer * max(1, data.count(b"\r\n*") + data.startswith(b"*")))
+
+    with answering(reply) as port:
+        cache = RedisCache(f"redis://127.0.0.1:{port}/0")
+        assert cache.get("key") is None
+        assert cache.delete("key") is (answer == b":5\r\n")
+        assert not cache.clear()
+        cache.close()
+
+
+@pytest.mark.usefixtures("patient")
 def test_connections_are_bounded(redis_server: RedisServer) -> None:
     """Many threads share few connections, and none is lost."""
     cache = RedisCache(redis_server.url, "bounded")
