@@ -500,11 +500,34 @@ def test_parameters_of_compatible_vendors_go_through(name: str) -> None:
         ("extra_header", "extra_headers"),
         ("fallback", "fallbacks"),
         ("message", "messages"),
+        ("hegde_after", "hedge_after"),
     ],
 )
 def test_a_misspelt_keyword_is_refused_with_the_right_one(misspelt: str, meant: str) -> None:
     """A typo doesn't become a vendor's unknown parameter: the error names what was meant."""
     assert f"did you mean {meant}=?" in refusal(vendor_parameters={misspelt: 1})
+
+
+@pytest.mark.parametrize(
+    ("misplaced", "advice"),
+    [
+        ("retries", "max_retries= is meant"),
+        ("num_retries", "max_retries= is meant"),
+        ("cache", "use_cache="),
+        ("deadline", "timeout= is meant"),
+        ("budget", "client.budget"),
+        ("hedge_after", "Client.race"),
+        ("rate_limits", "give it to Client"),
+        ("base_url", "api_base= to get_adapter"),
+        ("api_base", "api_base= to get_adapter"),
+    ],
+)
+def test_a_misplaced_keyword_is_refused_with_its_place(misplaced: str, advice: str) -> None:
+    """What other calls or libraries have is no vendor's parameter: the error says what to write."""
+    said = refusal(vendor_parameters={misplaced: 1})
+    assert said.startswith(f"{misplaced}= is not a parameter here: ")
+    assert advice in said
+    assert "extra_body" in said
 
 
 def test_known_keywords_are_those_of_the_client() -> None:

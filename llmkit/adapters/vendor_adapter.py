@@ -101,7 +101,8 @@ class VendorAdapter(BaseLLMAdapter):
     def _no_key(self) -> ConfigurationError:
         return ConfigurationError(
             f"no key for {self.provider}: set {self.key_variable} (in the environment or in .env), "
-            "or pass api_key=. Without any key, the embedded model can be asked: model='local:'",
+            "or pass api_key= to get_adapter(…). Without any key, the embedded model can be asked: "
+            "model='local:'",
             provider=self.provider,
             model=self.model,
         )

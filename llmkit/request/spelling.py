@@ -42,6 +42,7 @@ KNOWN_KEYWORDS = (
     "extra_headers",
     "api_key",
     "base_url",
+    "hedge_after",
 )
 # Parts of the interface that this version does not have; sent to a vendor they would do something
 # else than what is meant.
@@ -53,12 +54,25 @@ _NOT_YET = frozenset(
         "cache_prompt",
     }
 )
+_ADDRESS = "give api_base= to get_adapter(…), or openai_api_base= and the like to Settings(…)"
 _MISPLACED = {
-    "api_key": "give it to Settings(…) or get_adapter(…)",
-    "base_url": "give it to Settings(…) or get_adapter(…)",
+    "api_key": "give it to get_adapter(…), or openai_api_key= and the like to Settings(…)",
+    "base_url": _ADDRESS,
+    "api_base": _ADDRESS,
     "messages": "give the messages as the first argument, `prompt`",
     "stream": "call Client.stream(…)",
+    "hedge_after": "call Client.race(…) or Client.race_stream(…)",
+    # What other libraries call ours: a vendor would refuse it, or overlook it in silence.
+    **dict.fromkeys(("retries", "num_retries", "max_retry"), "max_retries= is meant"),
+    "cache": "use_cache= says whether the cache is used",
+    "deadline": "timeout= is meant, or a block `with llmkit.deadline(…)`",
+    "budget": "give it to Client(…), or open a block `with client.budget(…)`",
+    **dict.fromkeys(
+        ("fallback_on", "middleware", "observers", "rate_limits", "settings"),
+        "give it to Client(…)",
+    ),
 }
+_ANYHOW = " (what is really meant for the vendor can be sent by extra_body)"
 # Vendors' own parameters that happen to look like one of ours: Anthropic's `speed`, OpenRouter's
 # `models`, Groq's `reasoning_format`.
 _GENUINE = frozenset({"models", "reasoning_format", "speed"})
@@ -92,7 +106,7 @@ def _problem(keyword: str) -> str | None:
             "what the vendor itself understands can be sent by extra_body"
         )
     if keyword in _MISPLACED:
-        return f"{keyword}= is not a parameter here: {_MISPLACED[keyword]}"
+        return f"{keyword}= is not a parameter here: {_MISPLACED[keyword]}{_ANYHOW}"
     if keyword in _GENUINE:
         return None
     import difflib
@@ -103,7 +117,4 @@ def _problem(keyword: str) -> str | None:
     near = difflib.get_close_matches(written, KNOWN_KEYWORDS, n=1, cutoff=_ALIKE)
     if not near:
         return None
-    return (
-        f"{brief(keyword)} is not a known keyword; did you mean {near[0]}=? "
-        "(what is really meant for the vendor can be sent by extra_body)"
-    )
+    return f"{brief(keyword)} is not a known keyword; did you mean {near[0]}=?{_ANYHOW}"
