@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from llmkit import (
     ModelNotFoundError,
     ProviderError,
     Settings,
+    get_adapter,
 )
 from llmkit.testing import Answer, ProviderServer
 from tests.adapters.vendor_cases import ANTHROPIC, OPENAI, fresh_key
@@ -83,3 +85,51 @@ def test_a_model_that_can_not_be_meant_is_refused(settings: Settings) -> None:
             client.count_tokens("hi", model=wrong)
         with pytest.raises(kind):
             client.health_check(wrong)
+
+
+@pytest.mark.parametrize(
+    ("observers", "said"), [(print, "observers=<built-in"), (3, "observers=3"), ([3], "has 3")]
+)
+def test_what_is_no_observer_is_refused(observers: Any, said: str) -> None:
+    """One function without brackets is said at once, rather than a TypeError from inside."""
+    with pytest.raises(InvalidRequestError, match=said):
+        Client("local:", observers=observers)
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_an_empty_name_is_no_model(
+    server: ProviderServer, settings: Settings, nothing: str
+) -> None:
+    """`os.environ.get("MODEL", "")` does not ask, and pay, a model that nobody has named."""
+    client = Client(settings=settings)
+    calls: list[Callable[[], object]] = [
+        lambda: client.complete("hi", model=nothing),
+        lambda: Client(nothing, settings=settings).complete("hi"),
+        lambda: client.complete("hi", fallbacks=[nothing]),
+        lambda: client.race("hi", ["openai:gpt-4o", nothing]),
+    ]
+    for call in calls:
+        with pytest.raises(InvalidRequestError, match=f"model='{nothing}': expected a name"):
+            call()
+    assert server.requests == []
+
+
+def test_none_is_no_model_in_a_list(server: ProviderServer, settings: Settings) -> None:
+    """A None among fallbacks or racers does not mean the Client's own model."""
+    with pytest.raises(InvalidRequestError, match="None is no model"):
+        Client("openai:gpt-4o", fallbacks=[None], settings=settings)  # type: ignore[list-item]
+    with pytest.raises(InvalidRequestError, match="None is no model"):
+        Client(settings=settings).race("hi", ["openai:gpt-4o", None])  # type: ignore[list-item]
+    assert server.requests == []
+
+
+def test_a_client_can_be_made_of_an_adapter(server: ProviderServer) -> None:
+    """An endpoint of one's own, with its address and key, is asked by all of a Client's calls."""
+    base = server.base_url("openai")
+    own = get_adapter("openai:my-own", api_key=fresh_key(), api_base=base)
+    client = Client(own, timeout=20)
+    assert client.complete("hi", use_cache=False).model == "my-own"
+    with client.stream("hi", use_cache=False) as stream:
+        assert "".join(stream.text_stream)
+    assert client.count_tokens("hi") >= 1
+    assert repr(client) == "Client(model=OpenAIAdapter('my-own', provider='openai'))"

@@ -21,7 +21,7 @@ from llmkit.request import Message, Prompt, Request, check_seconds
 from llmkit.request.checks import check_address, check_whole
 from llmkit.retry import call_with_retries
 from llmkit.scope import CallInterrupted, Scope
-from llmkit.settings import Settings, get_settings
+from llmkit.settings import Settings, check_settings, get_settings
 from llmkit.streams import ChunkSource, Stream
 from llmkit.tokenizer import TokenCount, count_tokens
 from llmkit.types import Chunk, Completion
@@ -78,7 +78,7 @@ class BaseLLMAdapter(CallReader, ABC):
         *,
         settings: Settings | None = None,
     ) -> None:
-        self.settings = settings or get_settings()
+        self.settings = get_settings() if settings is None else check_settings(settings)
         self.model = model
         self.provider = provider
         self.api_base = check_address("api_base", api_base)

@@ -39,8 +39,8 @@ class Client(Racing, Asides):
     figures belong to the process, and every Client uses the same.
 
     Args:
-        model: The model to ask where a call names none; None takes PRIMARY_LLM, or else the
-            default model of the first provider that has a key.
+        model: The model to ask where a call names none, or an adapter of your own; None takes
+            PRIMARY_LLM, or else the default model of the first provider that has a key.
         timeout: Seconds of wall clock for a whole call; None takes REQUEST_TIMEOUT.
         max_retries: Tries after the first; None takes LLM_RETRY_MAX_ATTEMPTS.
         fallbacks: The models to ask when one fails in a way in which another need not; None takes
@@ -76,7 +76,7 @@ class Client(Racing, Asides):
 
     def __init__(
         self,
-        model: str | None = None,
+        model: str | BaseLLMAdapter | None = None,
         *,
         fallbacks: Sequence[str | BaseLLMAdapter] | None = None,
         timeout: float | None = None,

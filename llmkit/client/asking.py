@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +11,7 @@ from llmkit.errors import ConfigurationError, InvalidRequestError
 from llmkit.log import brief
 from llmkit.performance import Observer
 from llmkit.request import Prompt, Request
-from llmkit.settings import Settings, get_settings
+from llmkit.settings import Settings, check_settings, get_settings
 from llmkit.types import Completion
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Asking:
 
     def __init__(
         self,
-        model: str | None,
+        model: str | BaseLLMAdapter | None,
         *,
         fallbacks: Sequence[str | BaseLLMAdapter] | None,
         timeout: float | None,
@@ -74,7 +74,7 @@ class Asking:
         self._fallback_on = fallback_on
         self._middleware = check_middleware(middleware)
         # A list, and so nobody else's: by it the adapters that this Client has made are known.
-        self._observers = list(observers)
+        self._observers = _checked_observers(observers)
         self._budgets = tuple(budgets)
         self._rate_limits = None if rate_limits is None else _read_limits(rate_limits)
         self._cache = cache
@@ -162,7 +162,9 @@ class Asking:
         if self._closed:
             raise InvalidRequestError("this Client is closed; make a new one")
         settings = self._settings or get_settings()
-        name = model or self._model or settings.primary_llm
+        name = self._model if model is None else model
+        if name is None:
+            name = settings.primary_llm
         if isinstance(name, str):
             adapter = self._adapters.get(name)
             if adapter is not None and adapter.settings is settings:  # they may be read again
@@ -308,12 +310,24 @@ class Asking:
 
 
 def _check_models_file(settings: Settings | None) -> Settings | None:
-    if settings is not None and settings.models_file != get_settings().models_file:
+    if settings is None:
+        return None
+    if check_settings(settings).models_file != get_settings().models_file:
         raise ConfigurationError(
             "models_file: the registry belongs to the process: set LLMKIT_MODELS_FILE, or use "
             "register_model"
         )
     return settings
+
+
+def _checked_observers(observers: Sequence[Observer]) -> list[Observer]:
+    if callable(observers) or not isinstance(observers, Iterable):
+        raise InvalidRequestError(f"observers={brief(observers)}: expected a list of functions")
+    checked = list(observers)
+    for each in checked:
+        if not callable(each):
+            raise InvalidRequestError(f"observers has {brief(each)}: expected functions")
+    return checked
 
 
 def _read_limits(given: Mapping[str, Any]) -> RateLimits:
@@ -328,6 +342,8 @@ def _checked_names(
 ) -> tuple[str | BaseLLMAdapter, ...]:
     if isinstance(models, str) or not isinstance(models, Sequence):
         raise InvalidRequestError(f"{name}={brief(models)}: expected a list of models")
+    if any(each is None for each in models):  # alone it means the Client's own
+        raise InvalidRequestError(f"{name}={brief(models)}: None is no model")
     return tuple(models)
 
 

@@ -13,11 +13,12 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from llmkit.errors import InvalidRequestError
 from llmkit.log import MaskedMapping, holds_key, shown
 from llmkit.settings import readers
 from llmkit.settings.fields import SettingsBase, field, read_found
 
-__all__ = ["Key", "Settings", "get_settings", "reload_settings"]
+__all__ = ["Key", "Settings", "check_settings", "get_settings", "reload_settings"]
 
 PROVIDERS = ("openai", "anthropic", "gemini")
 
@@ -253,6 +254,19 @@ class Settings(SettingsBase, _UpperCase):
 
 def _unpickled(arguments: dict[str, Any]) -> Settings:
     return Settings(**arguments) if arguments else get_settings()
+
+
+def check_settings(settings: object) -> Settings:
+    """Checks what a user gave as `settings=`: Settings, rather than a dict, say, or Django's.
+
+    Raises:
+        InvalidRequestError: It is something else.
+    """
+    if isinstance(settings, Settings):
+        return settings
+    raise InvalidRequestError(
+        f"settings: expected llmkit.Settings(…), got {type(settings).__name__}"
+    )
 
 
 _shared: dict[str, Settings] = {}

@@ -10,6 +10,7 @@ import pytest
 from llmkit import (
     AnthropicAdapter,
     BaseLLMAdapter,
+    Client,
     ConfigurationError,
     GeminiAdapter,
     InvalidRequestError,
@@ -115,6 +116,7 @@ def test_a_missing_key_is_named(provider: str) -> None:
             call()
         assert f"{provider.upper()}_API_KEY" in str(caught.value)
         assert "local:" in str(caught.value)
+        assert "api_key= to get_adapter" in str(caught.value)
     assert adapter.health_check()["status"] == "unhealthy"
 
 
@@ -219,6 +221,14 @@ def test_settings_given_to_an_adapter_count(server: ProviderServer) -> None:
     settings = Settings(openai_api_key="warehouse888888sesame", openai_api_base=server.url)
     get_adapter("gpt-4o", settings=settings).generate("hi")
     assert server.requests[0].headers["authorization"] == "Bearer warehouse888888sesame"
+
+
+@pytest.mark.parametrize("settings", [{}, {"openai_api_key": "x"}, Settings, "settings"])
+def test_settings_of_another_kind_are_refused(settings: Any) -> None:
+    """A dict, Django's settings or the class itself are neither overlooked nor a riddle later."""
+    for make in (get_adapter, Client):
+        with pytest.raises(InvalidRequestError, match=r"settings: expected llmkit.Settings\("):
+            make("openai:gpt-6-luna", settings=settings)
 
 
 def test_a_retired_model_is_sent_as_asked(server: ProviderServer) -> None:
