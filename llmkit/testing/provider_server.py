@@ -194,6 +194,7 @@ class ProviderServer:
 
     @answer.setter
     def answer(self, answer: AnswerSource) -> None:
+        _check_source(answer)
         with self._lock:
             self._standing = answer
 
@@ -203,7 +204,12 @@ class ProviderServer:
         Args:
             *answers: Answers, or functions of the recorded request. Such a function that raises
                 makes a 500 whose message names the error.
+
+        Raises:
+            TypeError: One is something else, such as a text.
         """
+        for answer in answers:
+            _check_source(answer)
         with self._lock:
             self._script.extend(answers)
 
@@ -332,3 +338,11 @@ def _recorded(raw: RawRequest, connection: int) -> RecordedRequest:
         connection=connection,
         received_at=time.monotonic(),
     )
+
+
+def _check_source(answer: object) -> None:
+    if not isinstance(answer, Answer) and not callable(answer):
+        raise TypeError(
+            f"expected Answer(…), or a function of a request, got {answer!r:.80}"
+            + (": write Answer(…)" if isinstance(answer, str) else "")
+        )

@@ -79,6 +79,15 @@ def test_a_broken_script_is_told_to_the_client(
     assert told in json.loads(body)["error"]["message"]
 
 
+@pytest.mark.parametrize("odd", ["Hello", None, {"status": 429}, [Answer("Hello")]])
+def test_what_is_no_answer_is_refused_at_once(server: ProviderServer, odd: Any) -> None:
+    """A text in an Answer's place is told in the test's own line, not as a provider's failure."""
+    with pytest.raises(TypeError, match="expected Answer"):
+        server.script(Answer("first"), odd)
+    with pytest.raises(TypeError, match="expected Answer"):
+        server.answer = odd
+
+
 def test_unknown_routes_say_so_and_use_up_no_script(server: ProviderServer) -> None:
     """A wrong path gets a 404 that names it, and leaves the script for the right one."""
     server.script(Answer("kept"))
