@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from llmkit import models
+from llmkit import estimate_cost, get_token_limit, models
 from llmkit.adapters import PROVIDERS, get_adapter
 from llmkit.errors import InvalidRequestError, ModelNotFoundError
 from llmkit.models import (
@@ -232,6 +232,20 @@ def test_a_model_newer_than_the_registry_is_not_sent_in_circles() -> None:
     assert ":" not in caught.value.message
     with pytest.raises(ModelNotFoundError, match="no model 'new' of ollama"):
         get_model_info("ollama:new")
+
+
+def test_a_providers_name_is_told_from_a_models() -> None:
+    """Whoever writes "openai" for a model reads what it lacks, rather than of o1-preview."""
+    with pytest.raises(ModelNotFoundError, match=r"'openai' is a provider.*'openai:' asks"):
+        get_model_info("openai")
+
+
+@pytest.mark.parametrize("model", [None, 5, b"gpt-4o", ["gpt-4o"]])
+def test_a_name_that_is_no_text_is_refused(model: Any) -> None:
+    """A None out of one's own settings is told in this library's words, whoever looks it up."""
+    for look_up in (get_model_info, get_token_limit, lambda name: estimate_cost("Hi", name)):
+        with pytest.raises(InvalidRequestError, match="model="):
+            look_up(model)
 
 
 def test_an_absurdly_long_name_is_refused_at_once() -> None:

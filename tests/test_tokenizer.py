@@ -239,6 +239,14 @@ def test_a_model_that_is_no_name_is_refused(model: Any) -> None:
         count_tokens(model, "Hi")
 
 
+def test_a_text_before_the_model_is_refused() -> None:
+    """The other order, which Client.count_tokens has, does not silently count the model's name."""
+    with pytest.raises(InvalidRequestError, match="the model comes first"):
+        count_tokens("Why is the sky blue?", "gpt-6-luna")
+    assert count_tokens("my own model", "Why is the sky blue?") > 1
+    assert count_tokens("own", "gpt-6-luna") > 1
+
+
 def test_the_embedded_models_short_name_has_its_own_rates() -> None:
     """`local:`, as README writes it, is estimated like the model that it means."""
     text = "Привет, как дела? " * 9

@@ -132,6 +132,10 @@ def select_models(
         )
     if requested_model is not None:
         check_filled("requested_model", requested_model)
+    if requested_model in STRATEGIES:
+        raise InvalidRequestError(
+            f"requested_model={brief(requested_model)} is a strategy: write strategy="
+        )
     task = _Task.read(task_context)
     chosen = _by_default(task, requested_model) if strategy == "default" else None
     if chosen is None:

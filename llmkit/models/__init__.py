@@ -47,8 +47,11 @@ def get_model_info(model: str) -> ModelInfo:
 
     Raises:
         ModelNotFoundError: The registry does not know it; the message names near matches.
+        InvalidRequestError: It is no text.
         ConfigurationError: LLMKIT_MODELS_FILE, or another setting, can't be read.
     """
+    if not isinstance(model, str):
+        raise InvalidRequestError(f"model={model!r:.80}: expected a name such as 'gpt-6-luna'")
     known = get_registry()
     info = known.find(model)
     if info is None:

@@ -146,6 +146,9 @@ def not_found(model: str, known: Registry) -> ModelNotFoundError:
     """
     import difflib
 
+    if default := known.defaults.get(model):
+        said = f"{model!r} is a provider, not a model; {model + ':'!r} asks its {default}"
+        return ModelNotFoundError(said, model=model)
     provider, bare = _known_provider(model, known)
     names = [*known.names(provider)]
     near = difflib.get_close_matches(bare.lower()[:_LONGEST_NAME], names, n=3, cutoff=0.5)

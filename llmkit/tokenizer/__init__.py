@@ -95,8 +95,9 @@ def count_tokens(model: str, text_or_messages: TextOrMessages) -> TokenCount:
         The tokens, an `int` with `.estimated`.
 
     Raises:
-        InvalidRequestError: It is neither.
+        InvalidRequestError: It is neither, or stands in the model's place.
     """
+    _check_order(model, text_or_messages)
     counter = _Counter(model)
     total = counter.add(text_or_messages)
     return TokenCount(total, estimated=counter.estimated)
@@ -213,6 +214,16 @@ class _Bound(_Counter):
 
     def _text(self, text: str) -> int:
         return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+
+
+def _check_order(model: str, text: TextOrMessages) -> None:
+    """Refuses a text with blanks before the name of a known model."""
+    if not (isinstance(model, str) and " " in model and isinstance(text, str)):
+        return
+    if get_registry().find(text) is not None:
+        raise InvalidRequestError(
+            f"the model comes first: count_tokens({text!r:.80}, {model!r:.80})"
+        )
 
 
 def _encoding_of(model: str) -> tuple[str, bool]:

@@ -272,6 +272,7 @@ def test_a_model_at_home_is_chosen_where_a_setting_names_it(
         ({"task_context": {"required_capabilities": [3]}}, "required_capabilities"),
         ({"requested_model": ""}, "requested_model"),
         ({"requested_model": 3}, "requested_model"),
+        ({"requested_model": "cheapest"}, "write strategy="),
     ],
 )
 def test_what_can_not_be_meant_is_refused(arguments: dict[str, Any], names: str) -> None:
