@@ -33,7 +33,7 @@ from llmkit.process_local import ProcessLocal
 from llmkit.request import Request
 from llmkit.scope import Scope
 from llmkit.testing import Answer, ProviderServer
-from llmkit.threads import run_detached
+from llmkit.threads import detached_count, run_detached
 from tests.adapters.vendor_cases import ANTHROPIC, CASES, GEMINI, OPENAI, Case, fresh_key
 from tests.interruption import Interruption
 
@@ -448,6 +448,10 @@ def test_ctrl_c_holds_up_no_later_import(monkeypatch: pytest.MonkeyPatch, tmp_pa
         interruption = Interruption(point, ("/llmkit/adapters/sdk_clients.py",))
         with contextlib.suppress(KeyboardInterrupt), interruption.armed():
             sdk_clients.import_sdk("an_sdk", "extra")
+        for _ in range(1000):  # what is under way would miss the module that is taken away
+            if not detached_count():
+                break
+            time.sleep(0.005)
         monkeypatch.delitem(sys.modules, "an_sdk", raising=False)
         with Scope(10).entered():
             assert sdk_clients.import_sdk("an_sdk", "extra").__name__ == "an_sdk"
