@@ -244,6 +244,7 @@ def test_each_parameter_withstands_each_oddity(name: str, value: Any) -> None:
         ({"extra_headers": {"x-a": "ü"}}, "single line of ASCII"),
         ({"extra_headers": {"x-a": " b"}}, "without blanks"),
         ({"extra_headers": {"x-a": 1}}, "the value of x-a"),
+        ({"extra_headers": {"Content-Length": "3"}}, "Content-Length follows from what is sent"),
     ],
 )
 def test_the_error_says_what_is_wrong_in_plain_words(

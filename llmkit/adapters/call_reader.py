@@ -8,6 +8,7 @@ from typing import Any
 from llmkit.budget import Budget
 from llmkit.cache import LLMCache, generation, open_cache
 from llmkit.cache.replies import CacheUse, ReplyCache, read_cache_use, reply_cache
+from llmkit.errors import InvalidRequestError
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions
 from llmkit.rate_limits import RateLimits
@@ -104,6 +105,9 @@ class CallReader:
             if usual is not None and name not in what:
                 what[name] = usual
         request = Request.build(self.model, prompt, vendor_parameters=further, **what)
+        body = request.extra_body
+        if "stream" in body and body["stream"] and not streamed:
+            raise InvalidRequestError("extra_body: a stream is asked for by Client.stream(…)")
         options = self.read_options(streamed=streamed, **how) if how else self._usual(streamed)
         return request, options
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmkit.adapters.openai import OpenAIAdapter
 from llmkit.adapters.vendors import Vendor
-from llmkit.errors import ConfigurationError, ModelNotFoundError
+from llmkit.errors import ConfigurationError, InvalidRequestError, ModelNotFoundError
 from llmkit.process_local import ProcessLocal
+from llmkit.request import Image, Message
 from llmkit.scope import Scope, current_scope
 from llmkit.threads import Flag, run_detached
 
@@ -72,6 +73,16 @@ class LocalAdapter(OpenAIAdapter):
     def base_url(self) -> str:
         """The loopback address of the model's server, which is started if need be."""
         return self.api_base or f"{local_server_url()}/v1"
+
+    def _say_message(self, message: Message) -> dict[str, Any]:
+        parts = () if isinstance(message.content, str) else message.content
+        if self.api_base is None and any(isinstance(part, Image) for part in parts):
+            raise InvalidRequestError(
+                "the embedded model reads no pictures: ask another model",
+                provider=self.provider,
+                model=self.model,
+            )
+        return super()._say_message(message)
 
     def _prepare(self) -> None:
         super()._prepare()

@@ -7,7 +7,7 @@ from typing import Any, Final
 from llmkit.cache.base import LLMCache
 from llmkit.cache.memory import MemoryCache
 from llmkit.errors import ConfigurationError, InvalidRequestError
-from llmkit.settings import Settings, get_settings
+from llmkit.settings import Settings, check_settings, get_settings
 
 __all__ = ["cache_result", "clear_cache", "close_caches", "generation", "get_cache", "open_cache"]
 
@@ -36,9 +36,10 @@ def get_cache(settings: Settings | None = None) -> LLMCache:
         fails, the log says so, and memory goes on alone.
 
     Raises:
+        InvalidRequestError: These are no settings.
         ConfigurationError: The URL can't be read, or needs an extra that isn't installed.
     """
-    settings = settings or get_settings()
+    settings = get_settings() if settings is None else check_settings(settings)
     return _open(settings.cache_url, settings)
 
 

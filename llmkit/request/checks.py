@@ -215,12 +215,18 @@ def check_headers(headers: object) -> dict[str, str]:
     for name, value in headers.items():
         if not isinstance(name, str) or not _is_token(name):
             raise InvalidRequestError(f"extra_headers: {brief(name)} can't be a header's name")
+        if name.lower() in _OF_THE_BODY:
+            raise InvalidRequestError(f"extra_headers: {name} follows from what is sent")
         if not isinstance(value, str) or value != value.strip() or not _is_line(value):
             raise InvalidRequestError(
                 f"extra_headers: the value of {name} must be a single line of ASCII text, "
                 "without blanks around it"
             )
     return dict(headers)
+
+
+# A wrong one breaks the connection, which looks like the network's fault and is tried again.
+_OF_THE_BODY = frozenset({"content-length", "transfer-encoding"})
 
 
 def _is_token(name: str) -> bool:

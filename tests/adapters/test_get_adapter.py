@@ -20,6 +20,7 @@ from llmkit import (
     OpenAIAdapter,
     Settings,
     get_adapter,
+    get_cache,
     get_llm_factory,
 )
 from llmkit.adapters import PROVIDERS, choose_model
@@ -223,9 +224,18 @@ def test_settings_given_to_an_adapter_count(server: ProviderServer) -> None:
     assert server.requests[0].headers["authorization"] == "Bearer warehouse888888sesame"
 
 
+@pytest.mark.parametrize("base", [5, b"http://localhost/v1"])
+def test_an_address_that_is_no_text_is_refused(base: Any) -> None:
+    """It is told in this library's words when the adapter is made."""
+    with pytest.raises(InvalidRequestError, match="api_base="):
+        get_adapter("openai:gpt-6-luna", api_base=base)
+
+
 @pytest.mark.parametrize("settings", [{}, {"openai_api_key": "x"}, Settings, "settings"])
 def test_settings_of_another_kind_are_refused(settings: Any) -> None:
     """A dict, Django's settings or the class itself are neither overlooked nor a riddle later."""
+    with pytest.raises(InvalidRequestError, match=r"settings: expected llmkit.Settings\("):
+        get_cache(settings)
     for make in (get_adapter, Client):
         with pytest.raises(InvalidRequestError, match=r"settings: expected llmkit.Settings\("):
             make("openai:gpt-6-luna", settings=settings)

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from llmkit import AnthropicAdapter, BaseLLMAdapter, ContextLengthError, get_adapter
+from llmkit import (
+    AnthropicAdapter,
+    BaseLLMAdapter,
+    Client,
+    ContextLengthError,
+    Image,
+    InvalidRequestError,
+    get_adapter,
+)
 from llmkit.adapters.local import CONTEXT, SLOTS, local_server_url
 
 
@@ -55,3 +63,10 @@ def test_it_stops_where_it_is_told(adapter: BaseLLMAdapter) -> None:
 def test_it_is_healthy() -> None:
     """The health check reaches the embedded server."""
     assert get_adapter("local:").health_check()["status"] == "healthy"
+
+
+def test_it_refuses_pictures_at_once() -> None:
+    """What it can't read is a wrong request, rather than a failure that is tried four times."""
+    picture = Image(url="http://127.0.0.1:1/a.png")
+    with pytest.raises(InvalidRequestError, match=r"local:smollm2-135m: .*no pictures"):
+        Client("local:").complete([{"role": "user", "content": ["What is this?", picture]}])

@@ -11,7 +11,7 @@ import openai
 import pytest
 from google import genai
 
-from llmkit import ConfigurationError
+from llmkit import ConfigurationError, InvalidRequestError
 from llmkit.testing import Answer, ProviderServer, RecordedRequest
 from tests.adapters.vendor_cases import ANTHROPIC, CASES, GEMINI, GROQ, OPENAI, Case, fresh_key
 
@@ -317,3 +317,12 @@ def test_anthropics_own_tools_do_not_break_a_stream(server: ProviderServer) -> N
     assert list(stream.text_stream) == ["found"]
     assert stream.completion.tool_calls == ()
     assert stream.completion.usage.total_tokens == 8
+
+
+def test_a_plain_call_asks_for_no_stream(server: ProviderServer) -> None:
+    """`stream` in a plain call's body is refused, rather than paid four times for nothing."""
+    adapter = OPENAI.adapter(server)
+    with pytest.raises(InvalidRequestError, match=r"Client\.stream"):
+        adapter.generate("hi", extra_body={"stream": True})
+    assert server.requests == []
+    assert "".join(adapter.stream("hi", extra_body={"stream": True}).text_stream)
