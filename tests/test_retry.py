@@ -70,6 +70,30 @@ def policy(clock: Clock, **changes: Any) -> RetryPolicy:
 # --- how long ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("asked", "leads_on", "slept"), [(5.0, True, [5.0]), (5.1, True, []), (60.0, False, [60.0])]
+)
+def test_a_long_pause_is_left_out_where_something_else_is_tried(
+    clock: Clock, asked: float, leads_on: bool, slept: list[float]
+) -> None:
+    """Only an error that leads elsewhere ends the tries, and only if the pause would be long."""
+    error = RateLimitError("slow down", retry_after=asked)
+    told: list[BaseException] = []
+
+    def elsewhere(failure: BaseException) -> bool:
+        told.append(failure)
+        return leads_on
+
+    tries = Attempts(error)
+    if slept:
+        assert call_with_retries(tries, policy(clock, elsewhere=elsewhere)) == "answer"
+    else:
+        with pytest.raises(RateLimitError, match=r"the next model is asked rather than waiting 5\.1"):
+            call_with_retries(tries, policy(clock, elsewhere=elsewhere))
+    assert clock.slept == slept
+    assert told == ([] if asked == 5.0 else [error])
+
+
 @given(
     tries=st.integers(1, 2000),
     base=st.floats(0, 1e6),

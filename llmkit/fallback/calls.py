@@ -9,7 +9,15 @@ from typing import TypeVar
 
 from llmkit.errors import ContentFilterError, LLMError
 from llmkit.fallback.turns import Candidate, ShouldFallback, in_turn
-from llmkit.pipeline import Begun, LogicalCall, ModelCall, Target, stand_in
+from llmkit.pipeline import (
+    Adapter,
+    Begun,
+    CallOptions,
+    LogicalCall,
+    ModelCall,
+    Target,
+    stand_in,
+)
 from llmkit.request import Request
 from llmkit.streams import Stream
 from llmkit.types import Completion, Fallback
@@ -39,7 +47,7 @@ def complete_in_turn(
     Raises:
         LLMError: None did.
     """
-    chain = _Chain(targets, request, streamed=False)
+    chain = _Chain(targets, request, leads_on, streamed=False)
 
     def ask(model_call: ModelCall, forced: bool) -> Completion:
         reply = model_call.answer(forced)
@@ -56,7 +64,7 @@ def complete_in_turn(
                 raise refused
         return reply
 
-    reply = chain.call.complete(lambda: chain.run(ask, leads_on))
+    reply = chain.call.complete(lambda: chain.run(ask))
     if on_answer is not None:
         on_answer(chain.number_of(chain.call.answered_by))
     return reply
@@ -76,24 +84,27 @@ def stream_in_turn(targets: Sequence[Target], request: Request, leads_on: Should
     Raises:
         LLMError: None did.
     """
-    chain = _Chain(targets, request, streamed=True)
+    chain = _Chain(targets, request, leads_on, streamed=True)
 
     def begin(model_call: ModelCall, forced: bool) -> Begun:
         return model_call.begin(chain.call.scope, forced)
 
-    return chain.call.stream(lambda: chain.run(begin, leads_on))
+    return chain.call.stream(lambda: chain.run(begin))
 
 
 class _Chain:
     """The models of one call; each takes part from when it is its turn."""
 
-    def __init__(self, targets: Sequence[Target], request: Request, streamed: bool) -> None:
-        targets = _linked(targets)
+    def __init__(
+        self, targets: Sequence[Target], request: Request, leads_on: ShouldFallback, streamed: bool
+    ) -> None:
+        targets = _linked(targets, leads_on)
         options = targets[0].options
         first = ModelCall(targets[0].adapter, request, options, streamed=streamed)
         self.call = LogicalCall(first, options, request.metadata)
         self._targets = targets
         self._request = request
+        self._leads_on = leads_on
         self._parts = {0: first}
 
     def number_of(self, model_call: ModelCall) -> int:
@@ -104,12 +115,10 @@ class _Chain:
         """Says whether nobody can be asked after this model."""
         return self._parts.get(len(self._targets) - 1) is model_call
 
-    def run(
-        self, ask: Callable[[ModelCall, bool], T], leads_on: ShouldFallback
-    ) -> tuple[ModelCall, T]:
+    def run(self, ask: Callable[[ModelCall, bool], T]) -> tuple[ModelCall, T]:
         candidates = [self._candidate(at, ask) for at in range(len(self._targets))]
         share = self._targets[0].options.attempt_timeout if len(candidates) > 1 else None
-        return in_turn(candidates, leads_on, share, self._note)[1]
+        return in_turn(candidates, self._leads_on, share, self._note)[1]
 
     def _candidate(
         self, at: int, ask: Callable[[ModelCall, bool], T]
@@ -136,10 +145,15 @@ class _Chain:
         self.call.fallbacks.append(Fallback(failed, following, error.code))
 
 
-def _linked(targets: Sequence[Target]) -> list[Target]:
-    """Tells each target which one follows."""
+def _linked(targets: Sequence[Target], leads_on: ShouldFallback) -> list[Target]:
+    """Tells each target which one follows, and after which errors."""
+
+    def link(options: CallOptions, following: Adapter) -> CallOptions:
+        retry = replace(options.retry, elsewhere=leads_on)
+        return replace(options, following=following, retry=retry)
+
     linked = [
-        replace(target, options=replace(target.options, following=following.adapter))
+        replace(target, options=link(target.options, following.adapter))
         for target, following in pairwise(targets)
     ]
     return [*linked, targets[-1]]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from llmkit.errors import CircuitOpenError, LLMError
 from llmkit.log import get_logger
-from llmkit.retry.policy import RetryPolicy, asked_pause
+from llmkit.retry.policy import LONGEST_BESIDE_OTHERS, RetryPolicy, asked_pause
 from llmkit.scope import current_scope
 
 if TYPE_CHECKING:
@@ -119,6 +119,9 @@ def _obstacle(
         asked = asked_pause(error) is not None
         wish = "the vendor asks to wait" if asked else "the next try would come in"
         return f"{wish} {pause:.1f} s, and {left:.1f} s are left"
+    elsewhere = policy.elsewhere if pause > LONGEST_BESIDE_OTHERS else None
+    if elsewhere is not None and error is not None and elsewhere(error):
+        return f"the next model is asked rather than waiting {pause:.1f} s"
     refusal = None if policy.refusal is None else policy.refusal(pause)
     if refusal is not None:
         return refusal

@@ -11,7 +11,11 @@ from llmkit.errors import LLMError
 from llmkit.retry.budget import RetryBudget
 from llmkit.retry.pauses import pause
 
-__all__ = ["RetryPolicy", "asked_pause", "is_retryable"]
+__all__ = ["LONGEST_BESIDE_OTHERS", "RetryPolicy", "asked_pause", "is_retryable"]
+
+# Seconds that a model is waited for while another one could be asked. The usual pauses are shorter;
+# what a vendor asks for after a rate limit may be a minute.
+LONGEST_BESIDE_OTHERS = 5.0
 
 
 def is_retryable(error: BaseException) -> bool:
@@ -58,6 +62,8 @@ class RetryPolicy:
         budget: Has to have something left for a retry; None sets no such limit.
         refusal: Says why a try so many seconds from now would be refused, so that nobody waits for
             it in vain; it returns None where it may be made. None knows of nothing that refuses.
+        elsewhere: Says whether something else is tried if an error ends the tries: then nobody
+            waits longer than `LONGEST_BESIDE_OTHERS`. None: nothing else is.
     """
 
     max_retries: int = 3
@@ -68,6 +74,7 @@ class RetryPolicy:
     rng: Callable[[], float] = random.random
     budget: RetryBudget | None = None
     refusal: Callable[[float], str | None] | None = None
+    elsewhere: Callable[[BaseException], bool] | None = None
 
     def delay(self, tries: int, error: BaseException | None) -> float:
         """Returns the pause after a failure.

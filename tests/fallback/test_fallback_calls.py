@@ -710,6 +710,19 @@ def test_a_stream_that_began_in_a_share_outlives_it(servers: Servers) -> None:
     assert not servers[1].requests
 
 
+def test_nobody_waits_out_a_minute_while_another_can_be_asked(servers: Servers) -> None:
+    """A long Retry-After, though there is time for it, is waited for by the last model alone."""
+    adapters = chain(servers[:2])
+    limited = Answer(status=429, headers={"retry-after": "60"})
+    servers[0].script(limited, Answer("first"))
+    reply = ask(adapters, max_retries=3, timeout=120)
+    assert (reply.provider, len(servers[0].requests)) == ("anthropic", 1)
+    assert reply.latency < 10
+
+    servers[0].script(Answer(status=429, headers={"retry-after": "0.05"}), Answer("first"))
+    assert ask(adapters, max_retries=3, timeout=120, use_cache=False).provider == "openai"
+
+
 def test_timeouts_and_limits_are_told_apart(servers: Servers) -> None:
     """Each cause keeps its class, so that a caller can look for one."""
     servers[0].answer = Answer(delay=30)
