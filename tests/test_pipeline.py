@@ -102,16 +102,23 @@ def test_a_missing_key_is_recorded_without_an_attempt() -> None:
     assert [record.code for record in records] == [ErrorCode.CONFIGURATION_ERROR]
 
 
-def test_a_cancelled_pause_keeps_its_cause(server: ProviderServer) -> None:
+def test_a_cancelled_pause_keeps_its_cause(
+    server: ProviderServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whoever cancels a call that waits for its next try still sees why it had failed."""
+    pausing, sleep = threading.Event(), Scope.sleep
+
+    def sleep_noted(scope: Scope, seconds: float) -> None:
+        pausing.set()
+        sleep(scope, seconds)
+
+    monkeypatch.setattr(Scope, "sleep", sleep_noted)
     server.answer = Answer(status=429, headers={"retry-after": "30"})
     adapter = get_adapter("gpt-6-luna", api_key=KEY, api_base=server.base_url("openai"))
     with Scope(60).entered() as scope:
 
         def cancel_in_the_pause() -> None:
-            (request,) = server.wait_for_requests(1)
-            request.finished.wait(10)
-            time.sleep(0.2)  # until the call has read the reply and begun its pause
+            pausing.wait(10)
             scope.cancel()
 
         threading.Thread(target=cancel_in_the_pause).start()

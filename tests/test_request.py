@@ -545,7 +545,7 @@ def test_known_keywords_are_those_of_the_client() -> None:
 def test_checking_keywords_costs_next_to_nothing() -> None:
     """The comparison of texts is made once for each keyword, not in every call."""
     check_spelling(["a_new_parameter"])
-    began = time.perf_counter()
+    began = time.process_time()
     for _ in range(1000):
         check_spelling(["a_new_parameter"])
-    assert time.perf_counter() - began < 0.1
+    assert time.process_time() - began < 0.1

@@ -204,7 +204,7 @@ def test_a_lock_that_was_left_behind_holds_up_nobody(
     assert len(own_server.ask("KEYS", "*:l:*")) == 1
     began = time.monotonic()
     assert client.complete("Why?").cached is None
-    assert time.monotonic() - began < MORE
+    assert time.monotonic() - began < MORE + SLACK
     assert own_server.ask("KEYS", "*:l:*") == []
     assert client.complete("Why?").cached == "redis"
 

@@ -962,7 +962,10 @@ def test_a_loser_that_was_cut_is_gone_before_the_interpreter_is() -> None:
     """What it does last is not done in an interpreter that is half taken apart."""
     output = output_of(
         """
+        import llmkit.threads
         from llmkit.scope import current_scope
+
+        llmkit.threads.LAST_MOMENT = 10.0  # it ends with the loser, however busy the machine is
 
         class Waits(BaseLLMAdapter):
             def _generate_text(self, request):
