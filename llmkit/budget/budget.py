@@ -37,8 +37,7 @@ class Budget:
     """How much money, or how many tokens, calls may take together.
 
         with Budget(usd="0.50") as budget:
-            for reply in client.map(prompts):
-                ...
+            replies = [client.complete(prompt) for prompt in prompts]
         print(budget.spent_usd, budget.remaining_usd)
 
     Before each try of a call its worst case is reserved: the input and `max_tokens`. Afterwards

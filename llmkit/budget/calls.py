@@ -22,7 +22,7 @@ def hold(
 
         held = hold(request, info, budgets, streamed=True)
         with held:                                   # an error is charged as far as it may cost
-            source = held.counting(adapter.stream(held.request))
+            source = held.counting(adapter._stream_text(held.request))
         ...
         held.end(completion_or_error)                # once the stream is over
 
