@@ -101,11 +101,9 @@ class Stream:
         self.close()
 
     def __del__(self) -> None:
-        try:
-            if self._ended.is_first() and self._on_drop is not None:
-                self._on_drop(CancelledError("the stream was dropped before its end"))
-        except AttributeError:  # Ctrl-C came before it was made
-            pass
+        ended: Once | None = getattr(self, "_ended", None)  # Ctrl-C may have come before it
+        if ended is not None and ended.is_first() and self._on_drop is not None:
+            self._on_drop(CancelledError("the stream was dropped before its end"))
 
     @property
     def text(self) -> str:
