@@ -46,7 +46,7 @@ _Idle = collections.deque[_Owned]
 class Connections:
     """The connections that one route makes: direct ones, or those through one proxy.
 
-    Every step rests on single atomic operations of lists and deques, without a lock.
+    Every step rests on single atomic operations of sets and deques, without a lock.
 
     Args:
         route: Makes the connections; httpcore2's pool, of which nothing else is used.
@@ -99,7 +99,7 @@ class Connections:
                     self._all.add(owned)
                 reply = owned.connection.handle_request(request)
                 body = cast("Iterable[bytes]", reply.stream)
-                reply.stream = _Turn(body, owned, idle, self)
+                reply.stream = _PooledBody(body, owned, idle, self)
                 return reply
             except httpcore2.ConnectionNotAvailable:  # closed meanwhile; nothing was sent
                 self.drop(owned)
@@ -174,7 +174,7 @@ class Connections:
         self.drop(oldest)
 
 
-class _Turn:
+class _PooledBody:
     """The body of a reply, whose end frees its connection."""
 
     def __init__(
@@ -208,4 +208,4 @@ def give_up(reply: httpcore2.Response) -> None:
     Args:
         reply: What `Connections.handle_request` returned; not closed yet.
     """
-    cast("_Turn", reply.stream).give_up()
+    cast("_PooledBody", reply.stream).give_up()

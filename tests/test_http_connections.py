@@ -185,7 +185,7 @@ def test_an_interrupt_leaves_no_connection(
     (connection,) = pool
     reply = open_reply(pool, server) if moment == "given back" else None
     if moment == "replied":
-        monkeypatch.setattr(http_connections, "_Turn", interrupt)
+        monkeypatch.setattr(http_connections, "_PooledBody", interrupt)
     else:
         monkeypatch.setattr(connection, "has_expired", interrupt)
     with pytest.raises(KeyboardInterrupt):
