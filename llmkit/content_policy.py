@@ -7,7 +7,7 @@ was asked or answered, unless LLMKIT_LOG_CONTENT is on.
 from __future__ import annotations
 
 from llmkit.errors import ContentFilterError
-from llmkit.log import get_logger, redact
+from llmkit.log import SHORTEST_KEY, get_logger, redact
 from llmkit.request import Message, Request
 from llmkit.settings import PROVIDERS, Settings
 from llmkit.types import Completion
@@ -16,9 +16,6 @@ __all__ = ["is_violation", "log_violation"]
 
 # Characters of a prompt or answer that are shown: a line of a log has to stay one that can be read.
 LONGEST = 20_000
-
-# A shorter text is no key, and could be a part of any word.
-SHORTEST_KEY = 8
 
 
 def is_violation(outcome: object) -> bool:

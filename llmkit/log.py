@@ -12,10 +12,22 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NoReturn
 
-__all__ = ["MaskedMapping", "brief", "get_logger", "holds_key", "mask", "redact", "shown"]
+__all__ = [
+    "SHORTEST_KEY",
+    "MaskedMapping",
+    "brief",
+    "get_logger",
+    "holds_key",
+    "mask",
+    "redact",
+    "shown",
+]
 
 ROOT_NAME: Final = "llmkit"
 PLACEHOLDER: Final = "***"
+
+# A shorter text is no key, and could be a part of any word.
+SHORTEST_KEY: Final = 8
 
 # Every repetition below is possessive or has a bound, and a failed try costs a bounded number of
 # steps: that is what keeps `redact` linear. Each rule has hints, plain lower-case strings of which

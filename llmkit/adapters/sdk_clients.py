@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 from llmkit.errors import APIConnectionError, ConfigurationError
-from llmkit.log import redact
+from llmkit.log import SHORTEST_KEY, redact
 from llmkit.process_local import ProcessLocal
 from llmkit.scope import Scope, current_scope
 from llmkit.threads import Flag, TooManyThreadsError, run_detached
@@ -40,9 +40,6 @@ MAX_CLIENTS = 64
 # Keys that are still known after their clients went: a call may be under way, or its error be shown
 # later on.
 MAX_KEYS = 512
-
-# A shorter text is no key, and could be a part of any word.
-SHORTEST_KEY = 8
 
 # Seconds for which another thread's client is waited for. Who waits longer builds one, too: Ctrl-C
 # may have ended the other's work, or this be a signal handler that has interrupted it.

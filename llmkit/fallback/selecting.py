@@ -16,6 +16,7 @@ from llmkit.models import (
     get_model_info,
     list_available_models,
 )
+from llmkit.models.choosing import KEYLESS
 from llmkit.models.registry import get_registry
 from llmkit.performance import get_performance_tracker
 from llmkit.request.checks import check_filled, check_whole
@@ -30,9 +31,6 @@ FALLBACKS = 2
 
 # The part of a model's window that a stand-in has at least: vendors count differently anyway.
 ABOUT_AS_LARGE = 0.9
-
-# Providers that need no key, so that a model of theirs is chosen only where a setting names it.
-AT_HOME = ("local", "ollama", "vllm")
 
 _UNFIT = (
     "no model fits: none of a provider whose key is set can do what task_context asks for "
@@ -215,7 +213,7 @@ def _may_be_chosen(info: ModelInfo) -> bool:
     """Leaves out what nobody asked for: small models at home, and what can't be called."""
     if info.limited_access or info.api != "chat":
         return False
-    if info.provider not in AT_HOME:
+    if info.provider not in KEYLESS:
         return True
     settings = get_settings()
     named = (settings.primary_llm or "", *settings.fallback_llm)

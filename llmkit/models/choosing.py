@@ -14,10 +14,10 @@ from llmkit.models.notices import SOON
 from llmkit.models.registry import Registry, get_registry
 from llmkit.settings import Settings, get_settings
 
-__all__ = ["find_alternative_model", "list_available_models", "not_found"]
+__all__ = ["KEYLESS", "find_alternative_model", "list_available_models", "not_found"]
 
 # Served on the user's own machine, by whoever started it: nobody has to configure a key.
-_KEYLESS = frozenset({"local", "ollama", "vllm"})
+KEYLESS = frozenset({"local", "ollama", "vllm"})
 
 # What decides whether a request can be answered at all. The rest is about cost ("prompt_caching"),
 # style ("coding") or parameters that are left out with a warning ("sampling").
@@ -207,7 +207,7 @@ def _costs_at_most(info: ModelInfo, ceiling: Decimal) -> bool:
 
 
 def _is_configured(provider: str, settings: Settings) -> bool:
-    return provider in _KEYLESS or bool(settings.api_key(provider))
+    return provider in KEYLESS or bool(settings.api_key(provider))
 
 
 def _full_names(names: Iterable[str], known: Registry) -> list[str]:
@@ -223,7 +223,7 @@ def _unknown(model: str, known: Registry) -> ModelInfo | None:
 
 def _known_provider(model: str, known: Registry) -> tuple[str | None, str]:
     """Parts a name into a provider that there is, here or in an installed package, and the rest."""
-    providers = {*known.providers(), *_KEYLESS}
+    providers = {*known.providers(), *KEYLESS}
     providers.update(entry.name for entry in declared("llmkit.adapters"))
     return split_model_name(model, providers)
 
