@@ -111,7 +111,7 @@ def test_close_wakes_a_thread_that_waits_for_a_chunk(
         assert_freed(any_server)
         return outcome.ended - began
 
-    best_of(3, measure, strict=0.02, loose=0.5)
+    best_of(8, measure, strict=0.02, loose=0.5)
 
 
 def test_close_while_a_chunk_is_taken_frees_the_connection(
