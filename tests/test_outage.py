@@ -18,6 +18,7 @@ from llmkit.breaker import CircuitBreaker
 from llmkit.connection_pool import cleanup_connection_pools, health_check
 from llmkit.testing import Answer, ProviderServer
 from tests.deadline.calling import Vendor, adapter
+from tests.machine import Lag
 
 THREADS = 32
 # Requests for each call, whatever fails.
@@ -172,7 +173,7 @@ def test_an_outage_makes_no_storm_and_its_end_is_noticed(
     fail(server, FAULTS[fault])
     # From a second on, a time-out says something of the provider, and not of its caller's haste.
     load = Load(lambda: client.complete("hi", model=model, attempt_timeout=1.0))
-    with load.running():
+    with Lag() as lag, load.running():
         time.sleep(1.6 if fault == "hangs" else 0.8)
         assert len(own_threads()) == 0
         outage = load.calls
@@ -183,7 +184,7 @@ def test_an_outage_makes_no_storm_and_its_end_is_noticed(
 
     assert not any(call.code is None for call in outage)
     assert any(call.code is ErrorCode.LLM_CIRCUIT_OPEN for call in outage)
-    assert first - healed <= INTERVAL + SLACK
+    assert first - healed <= INTERVAL + SLACK + 2 * lag.worst
     assert everyone - healed <= 4.0
     hold_to(load, None if fault == "refuses" else server)
     # Of the calls that were let through, too, and not only of those that the circuit spared.
@@ -217,13 +218,16 @@ def test_a_healthy_fallback_answers_everybody_at_no_extra_latency(server: Provid
         client.complete("warm up", model=healthy, fallbacks=[])
         for _ in range(10):  # after which its circuit is open
             client.complete("hi", model=first, fallbacks=[healthy], max_retries=0)
+        with Load(_chained(client, healthy)).running() as before:
+            before.wait_for_calls(6 * THREADS)
         with Load(_chained(client, first, healthy)).running() as load:
             load.wait_for_calls(6 * THREADS)
-        with Load(_chained(client, healthy)).running() as alone:
-            alone.wait_for_calls(6 * THREADS)
+        with Load(_chained(client, healthy)).running() as after:
+            after.wait_for_calls(6 * THREADS)
 
         assert not any(call.code for call in load.calls)
-        chained, direct = _median(load), _median(alone)
+        # The machine may have become busier, or less busy, in between.
+        chained, direct = _median(load), max(_median(before), _median(after))
         assert chained <= 2 * direct, (chained, direct)
         probes = sum(call.attempts - 1 for call in load.calls)
         assert len(failing.requests) == 10 + probes
