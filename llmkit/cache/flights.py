@@ -12,7 +12,7 @@ import copy
 import threading
 from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from llmkit.errors import ErrorCode, LLMError
 from llmkit.process_local import ProcessLocal
@@ -109,7 +109,7 @@ class Flights(Generic[T]):
                 code is one of `SHARED_CODES`.
         """
         flag = Flag()
-        try:
+        with _Part(self, key, flag):
             flight = self._board(key, flag)
             if flight is not None:
                 if flight.leader is not flag:
@@ -118,8 +118,6 @@ class Flights(Generic[T]):
                     leads = flight.leader is flag  # from the start, or as another's heir
                 if leads:
                     return _lead(flight, lead)
-        finally:
-            self._leave(key, flag)
         if flight is not None and flight.result is not None:
             return flight.result[0]
         if flight is not None and flight.error is not None:
@@ -142,13 +140,6 @@ class Flights(Generic[T]):
                 outer.waits_for[flag] = flight  # type: ignore[assignment]  # of any kind
             return flight
 
-    def _leave(self, key: str, flag: Flag) -> None:
-        try:
-            self._end(key, flag)
-        except BaseException:  # Ctrl-C in here must not leave a flight that nobody leads
-            self._end(key, flag)
-            raise
-
     def _end(self, key: str, flag: Flag) -> None:
         """Ends the part that somebody has in a flight; can be repeated."""
         flights = self._flights.get()
@@ -170,6 +161,33 @@ class Flights(Generic[T]):
             for waiter in flight.waiters:
                 waiter.set()
             del flights[key]
+
+
+class _Part:
+    """The part that somebody has in a flight.
+
+    Only the `with` statement holds it, so that it ends also where Ctrl-C comes at the very
+    beginning of `__exit__`, or inside: a flight that nobody leads would hold up all later calls.
+    """
+
+    __slots__ = ("_flag", "_flights", "_key")
+
+    def __init__(self, flights: Flights[Any], key: str, flag: Flag) -> None:
+        self._key = key
+        self._flag = flag
+        self._flights: Flights[Any] | None = flights
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        if self._flights is not None:
+            self._flights._end(self._key, self._flag)
+            self._flights = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_flights", None) is not None:  # else it has ended, or was never made
+            self.__exit__()
 
 
 def _lead(flight: _Flight[T], lead: Callable[[], T]) -> T:

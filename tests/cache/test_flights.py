@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
 import threading
 import time
@@ -20,6 +22,7 @@ from llmkit.errors import (
 )
 from llmkit.scope import CallInterrupted, Scope
 from llmkit.threads import Flag
+from tests.interruption import Interruption
 
 LONG = 20.0
 
@@ -358,3 +361,16 @@ def test_a_forked_child_does_not_wait_for_its_parents_flights(pool: ThreadPoolEx
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     work.go.set()
     assert leader.result(LONG) == "answer 1"
+
+
+def test_ctrl_c_leaves_no_flight_behind() -> None:
+    """Wherever it strikes who leads, nobody who asks the same later waits for it."""
+    for point in itertools.count(1):
+        flights: Flights[str] = Flights()
+        interruption = Interruption(point, ("/llmkit/cache/flights.py",))
+        with contextlib.suppress(KeyboardInterrupt), interruption.armed():
+            flights.join("key", lambda: "answer")
+        assert len(flights) == 0, point
+        if not interruption.has_come:
+            assert point > 10
+            return
