@@ -41,6 +41,11 @@ MAX_CLIENTS = 64
 # later on.
 MAX_KEYS = 512
 
+# Characters of an error's text that are looked through, and those of its end that are not shown
+# when it is longer: a key may be cut in half there.
+LONGEST_TEXT = 65_536
+LONGEST_KEY = 4_096
+
 # Seconds for which another thread's client is waited for. Who waits longer builds one, too: Ctrl-C
 # may have ended the other's work, or this be a signal handler that has interrupted it.
 PATIENCE = 2.0
@@ -240,12 +245,16 @@ def _seldom_collecting() -> Iterator[None]:
 def without_keys(text: str) -> str:
     """Replaces in a text whatever looks like a key, and every key that this process has used.
 
-    A vendor may echo the key in its error, and a key of one's own server can look like anything.
+    A vendor may echo the key in its error, and a key of one's own server can look like anything. A
+    very long text is cut: to look through the megabytes of some servers' errors would take many
+    seconds, which no deadline could end.
     """
+    longer = len(text) > LONGEST_TEXT
+    text = text[:LONGEST_TEXT]
     clients = _clients.peek()
     for key in clients.keys() if clients is not None else ():
         text = text.replace(key, "***")
-    return redact(text)
+    return redact(text[:-LONGEST_KEY]) + "…" if longer else redact(text)
 
 
 def forget_frames(error: BaseException) -> None:

@@ -458,3 +458,13 @@ def test_ctrl_c_holds_up_no_later_import(monkeypatch: pytest.MonkeyPatch, tmp_pa
         if not interruption.has_come:
             assert point > 5
             return
+
+
+def test_an_endless_error_is_cut_before_keys_are_looked_for(server: ProviderServer) -> None:
+    """Megabytes of an error hold no call up beyond its deadline, and no half of a key is shown."""
+    key = fresh_key()
+    OPENAI.adapter(server, api_key=key).generate("hi")
+    shown = sdk_clients.without_keys("a" * (sdk_clients.LONGEST_TEXT - 9) + key + "b" * 10**7)
+    assert key[:4] not in shown
+    assert set(shown) == {"a", "…"}
+    assert sdk_clients.without_keys(f"{'a' * 1000} {key}") == f"{'a' * 1000} ***"
