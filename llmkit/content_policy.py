@@ -6,7 +6,9 @@ was asked or answered, unless LLMKIT_LOG_CONTENT is on.
 
 from __future__ import annotations
 
-from llmkit.errors import ContentFilterError
+import contextlib
+
+from llmkit.errors import ConfigurationError, ContentFilterError
 from llmkit.log import SHORTEST_KEY, get_logger, redact
 from llmkit.request import Message, Request
 from llmkit.settings import PROVIDERS, Settings
@@ -59,9 +61,10 @@ def log_violation(
     )
     if settings.log_content:
         prompt = "\n\n".join(_shown(message) for message in request.messages)
-        line += f"; prompt {_clean(prompt, settings)}"
+        keys = _keys(provider, settings)
+        line += f"; prompt {_clean(prompt, keys)}"
         if text:
-            line += f"; answer {_clean(text, settings)}"
+            line += f"; answer {_clean(text, keys)}"
     get_logger("content_policy").warning("%s", line)
 
 
@@ -71,12 +74,18 @@ def _shown(message: Message) -> str:
     return f"{message.role}: {message.text}" + (f" [images: {images}]" if images else "")
 
 
-def _clean(text: str, settings: Settings) -> str:
+def _keys(provider: str, settings: Settings) -> list[str]:
+    """Finds the keys that may stand in a text, whatever they look like."""
+    keys = [settings.api_key(each) for each in PROVIDERS]
+    with contextlib.suppress(ConfigurationError):  # what can't be a key
+        keys.append(settings.variable(f"{provider.upper()}_API_KEY"))
+    return [key for key in keys if isinstance(key, str) and len(key) >= SHORTEST_KEY]
+
+
+def _clean(text: str, keys: list[str]) -> str:
     """Returns a text as one line, without keys, and shortened."""
-    for provider in PROVIDERS:
-        key = settings.api_key(provider)
-        if isinstance(key, str) and len(key) >= SHORTEST_KEY:
-            text = text.replace(key, "***")
+    for key in keys:
+        text = text.replace(key, "***")
     text = redact(text)
     rest = len(text) - LONGEST
     return repr(text[:LONGEST]) + (f" and {rest} characters more" if rest > 0 else "")

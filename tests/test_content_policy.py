@@ -79,6 +79,23 @@ def test_the_text_is_logged_only_when_asked(caplog: pytest.LogCaptureFixture) ->
     assert OWN_KEY not in line
 
 
+def test_another_vendors_key_is_not_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key that looks like any word is known by its variable, whoever was asked."""
+    monkeypatch.setenv("GROQ_API_KEY", "correct-horse-battery")
+    request = Request("m-1", (Message("user", "what is correct-horse-battery?"),))
+    with caplog.at_level(logging.WARNING, "llmkit"):
+        log_violation(
+            REFUSED,
+            provider="groq",
+            model="m-1",
+            request=request,
+            settings=Settings(log_content=True),
+        )
+    assert caplog.messages[0].endswith("prompt 'user: what is ***?'")
+
+
 def test_a_long_prompt_is_shortened(caplog: pytest.LogCaptureFixture) -> None:
     """A prompt of a megabyte does not become a line of a megabyte; pictures are only counted."""
     picture = Message("user", ("x" * 1_000_000, Image(url="https://example.com/cat.png")))

@@ -166,8 +166,8 @@ class Flights(Generic[T]):
 class _Part:
     """The part that somebody has in a flight.
 
-    Only the `with` statement holds it, so that it ends also where Ctrl-C comes at the very
-    beginning of `__exit__`, or inside: a flight that nobody leads would hold up all later calls.
+    It ends wherever Ctrl-C comes: a flight that nobody leads would hold up all later calls. Where
+    that is the very beginning of `__exit__`, only the error's traceback still holds it.
     """
 
     __slots__ = ("_flag", "_flights", "_key")
@@ -181,8 +181,15 @@ class _Part:
         pass
 
     def __exit__(self, *_: object) -> None:
-        if self._flights is not None:
-            self._flights._end(self._key, self._flag)
+        flights = self._flights
+        if flights is None:
+            return
+        try:
+            flights._end(self._key, self._flag)
+        except BaseException:  # Ctrl-C in here
+            flights._end(self._key, self._flag)
+            raise
+        finally:
             self._flights = None
 
     def __del__(self) -> None:

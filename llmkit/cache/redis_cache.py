@@ -86,7 +86,7 @@ class RedisCache(SharedCache):
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
         """Returns an entry; see `LLMCache.fetch`."""
         data = self._attempt(allowance, None, self._ask, key, "GET")
-        if not isinstance(data, bytes):  # None, or of a server that is out of its mind
+        if type(data) is not bytes:  # None, or of a server that is out of its mind
             return None
         try:
             return unpack(data)

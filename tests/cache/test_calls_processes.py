@@ -18,7 +18,7 @@ from tests.cache.servers import RedisServer, until
 PROCESSES, THREADS, QUESTIONS, DELAY = 4, 16, 100, 0.2
 
 # Seconds in which an answer gets from the provider into the cache, on a busy machine.
-ON_ITS_WAY = 0.3
+ON_ITS_WAY = 0.6
 
 
 @pytest.fixture(params=["sqlite", "redis"])
