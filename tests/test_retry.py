@@ -88,7 +88,9 @@ def test_a_long_pause_is_left_out_where_something_else_is_tried(
     if slept:
         assert call_with_retries(tries, policy(clock, elsewhere=elsewhere)) == "answer"
     else:
-        with pytest.raises(RateLimitError, match=r"the next model is asked rather than waiting 5\.1"):
+        with pytest.raises(
+            RateLimitError, match=r"the next model is asked rather than waiting 5\.1"
+        ):
             call_with_retries(tries, policy(clock, elsewhere=elsewhere))
     assert clock.slept == slept
     assert told == ([] if asked == 5.0 else [error])
