@@ -10,6 +10,7 @@ import atexit
 import collections
 import contextlib
 import contextvars
+import math
 import os
 import sys
 import threading
@@ -34,8 +35,9 @@ T = TypeVar("T")
 # many at once means that the name service is gone.
 MAX_DETACHED = 64
 
-# CPython on Windows does not react to Ctrl-C inside a lock's wait.
-_SLICE = 0.1 if sys.platform == "win32" else None
+# Seconds after which a wait looks whether Ctrl-C has come: CPython on Windows does not react to it
+# inside a lock's wait, and elsewhere not if it comes in the very moment in which the wait begins.
+_SLICE = 0.1 if sys.platform == "win32" else 1.0
 
 # Seconds that the interpreter's exit gives threads that have just been cut, such as those of a
 # race's losers, to end: what they would run later could meet an interpreter half taken apart.
@@ -175,15 +177,12 @@ class Flag:
         Returns:
             Whether the flag was raised in time.
         """
-        left = threading.TIMEOUT_MAX if timeout is None else min(timeout, threading.TIMEOUT_MAX)
-        if _SLICE is None:
-            if not self._raised:
-                self._lock.acquire(timeout=left)
-            return self._raised
-        while not self._raised and left > 0:  # pragma: no cover - Windows
+        left = math.inf if timeout is None else timeout
+        ends = time.monotonic() + left
+        while not self._raised and left > 0:
             self._lock.acquire(timeout=min(_SLICE, left))
-            left -= _SLICE
-        return self._raised  # pragma: no cover - Windows
+            left = ends - time.monotonic()
+        return self._raised
 
 
 @atexit.register

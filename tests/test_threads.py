@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -158,3 +159,24 @@ def test_only_one_is_first() -> None:
         answers = list(pool.map(lambda _: once.is_first(), range(64)))
     assert answers.count(True) == 1
     assert once.happened
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals to one thread are POSIX's")
+def test_ctrl_c_ends_a_wait_that_it_does_not_wake() -> None:
+    """One that comes as the wait begins, or to another thread, is seen a moment later."""
+
+    def strike() -> None:
+        time.sleep(0.05)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job's may be ignored
+    try:
+        other = threading.Thread(target=strike)
+        other.start()
+        began = time.monotonic()
+        with pytest.raises(KeyboardInterrupt):
+            Flag().wait(30)
+        assert time.monotonic() - began < 10
+        other.join()
+    finally:
+        signal.signal(signal.SIGINT, before)

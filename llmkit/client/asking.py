@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.client.middleware import Middleware, as_stream, check_middleware, run_through
-from llmkit.errors import ConfigurationError, InvalidRequestError
+from llmkit.errors import ConfigurationError, InvalidRequestError, LLMError
 from llmkit.log import brief
 from llmkit.performance import Observer
 from llmkit.request import Prompt, Request
@@ -163,8 +164,9 @@ class Asking:
             raise InvalidRequestError("this Client is closed; make a new one")
         settings = self._settings or get_settings()
         name = self._model if model is None else model
-        if name is None:
-            name = settings.primary_llm
+        if name is None and settings.primary_llm is not None:
+            with _named_by("PRIMARY_LLM"):
+                return self.adapter(settings.primary_llm)
         if isinstance(name, str):
             adapter = self._adapters.get(name)
             if adapter is not None and adapter.settings is settings:  # they may be read again
@@ -223,18 +225,24 @@ class Asking:
         fallbacks: Sequence[str | BaseLLMAdapter] | None,
     ) -> list[BaseLLMAdapter]:
         """Returns the adapters to ask, each model once."""
-        first = self.adapter(model)
-        if fallbacks is not None:
-            names: Sequence[str | BaseLLMAdapter] = _checked_names("fallbacks", fallbacks)
-        elif self._fallbacks is not None:
-            names = self._fallbacks
-        else:
-            names = (self._settings or get_settings()).fallback_llm
-        chain = [first]
-        for adapter in map(self.adapter, names):
+        chain = [self.adapter(model)]
+        for adapter in self._stand_ins(fallbacks):
             if not any(adapter.asks_like(each) for each in chain):
                 chain.append(adapter)
         return chain
+
+    def _stand_ins(
+        self, fallbacks: Sequence[str | BaseLLMAdapter] | None
+    ) -> Sequence[BaseLLMAdapter]:
+        """Returns the adapters of the call's fallbacks, the Client's, or those of FALLBACK_LLM."""
+        given = self._fallbacks if fallbacks is None else _checked_names("fallbacks", fallbacks)
+        if given is not None:
+            return [self.adapter(each) for each in given]
+        names = (self._settings or get_settings()).fallback_llm
+        if not names:
+            return ()
+        with _named_by("FALLBACK_LLM"):
+            return [self.adapter(name) for name in names]
 
     def _racers(self, models: Sequence[str | BaseLLMAdapter]) -> list[BaseLLMAdapter]:
         names = _checked_names("models", models)
@@ -307,6 +315,16 @@ class Asking:
         from llmkit.fallback import falls_back_on
 
         return falls_back_on(self._fallback_on)
+
+
+@contextmanager
+def _named_by(variable: str) -> Iterator[None]:
+    """Says in an error which variable names the model, for nobody has typed it here."""
+    try:
+        yield
+    except LLMError as error:
+        error.message += f" ({variable} names it)"
+        raise
 
 
 def _check_models_file(settings: Settings | None) -> Settings | None:

@@ -618,6 +618,21 @@ def test_a_fallbacks_sdk_is_loaded_ahead_when_there_is_little_time(
         assert begun == loaded
 
 
+@pytest.mark.parametrize("variable", ["PRIMARY_LLM", "FALLBACK_LLM"])
+def test_a_model_that_a_variable_names_is_said_to_be(
+    variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has typed no model at all is told where the wrong name comes from."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test-0123456789")
+    monkeypatch.setenv(variable, "gtp-6-lunar")
+    llmkit.settings.reload_settings()
+    with pytest.raises(LLMError, match=rf"gtp-6-lunar.* \({variable} names it\)"):
+        Client().complete("hi")
+    with pytest.raises(LLMError) as caught:
+        Client().complete("hi", model="gtp-6-lunar", fallbacks=[])
+    assert variable not in str(caught.value)
+
+
 def test_a_stale_answer_has_its_models_name(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
