@@ -52,7 +52,7 @@ PATIENCE = 2.0
 
 # New objects between two looks of the garbage collector while an SDK is imported. Its modules make
 # 300,000 objects that stay: with Python's 700, a tenth of the time goes into looking at them.
-IMPORT_GC_THRESHOLD = 20_000
+IMPORT_GC_THRESHOLD = 1_000_000
 
 
 class _SdkClients:
@@ -228,7 +228,10 @@ def _load(module: str) -> Future[Any]:
 
 @contextlib.contextmanager
 def _seldom_collecting() -> Iterator[None]:
-    """Has the garbage collector look less often, and leaves alone what the application has set."""
+    """Has the garbage collector look less often, and leaves alone what the application has set.
+
+    What is new at the end counts as old: else the first look would go through all of it.
+    """
     before = gc.get_threshold()
     seldom = (max(before[0], IMPORT_GC_THRESHOLD), *before[1:])
     if before[0] == 0:  # collecting has been turned off
@@ -238,6 +241,9 @@ def _seldom_collecting() -> Iterator[None]:
     try:
         yield
     finally:
+        if gc.get_freeze_count() == 0:  # else the application's own objects would be thawed, too
+            gc.freeze()
+            gc.unfreeze()  # to the oldest generation
         if gc.get_threshold() == seldom:  # else another import, or the application, has set it
             gc.set_threshold(*before)
 

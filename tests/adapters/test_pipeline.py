@@ -362,6 +362,31 @@ def test_an_import_lets_the_collector_rest(tmp_path: Path, monkeypatch: pytest.M
         monkeypatch.delitem(sys.modules, name)
 
 
+def test_what_an_import_makes_counts_as_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first look after an import skips its objects, and what an application froze stays so."""
+    (tmp_path / "sdk_c.py").write_text("made = [[]]\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def is_old(made: object) -> bool:
+        return any(each is made for each in gc.get_objects(generation=2))
+
+    assert gc.get_freeze_count() == 0
+    assert not is_old([[]])
+    assert is_old(sdk_clients.import_sdk("sdk_c", "c").made)
+    assert gc.get_freeze_count() == 0
+    monkeypatch.delitem(sys.modules, "sdk_c")
+    gc.freeze()
+    try:
+        frozen = gc.get_freeze_count()
+        sdk_clients.import_sdk("sdk_c", "c")
+        assert gc.get_freeze_count() > frozen / 2  # few were freed meanwhile
+    finally:
+        gc.unfreeze()
+    monkeypatch.delitem(sys.modules, "sdk_c")
+
+
 @pytest.mark.parametrize("module", ["late_sdk", "late_vendor.sdk"])
 def test_an_sdk_that_is_missing_costs_no_thread_until_it_is_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
