@@ -12,8 +12,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.errors import ConfigurationError
 from llmkit.process_local import ProcessLocal
@@ -46,18 +45,17 @@ MAX_BODY = 64 * 1024 * 1024
 DEFAULT_POOL_SIZE = 100
 
 
-@dataclass(frozen=True)
-class _Pool:
+class _Pool(NamedTuple):
     client: httpx2.Client
     transport: PooledTransport
 
 
-@dataclass
 class _Pools:
-    # Reentrant: a signal handler may close the pools while its own thread builds one.
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    by_address: dict[tuple[str, str | None], _Pool] = field(default_factory=dict)
-    closed: bool = False
+    def __init__(self) -> None:
+        # Reentrant: a signal handler may close the pools while its own thread builds one.
+        self.lock = threading.RLock()
+        self.by_address: dict[tuple[str, str | None], _Pool] = {}
+        self.closed = False
 
     def close(self) -> None:
         with self.lock:
@@ -94,20 +92,18 @@ _pools: ProcessLocal[_Pools] = ProcessLocal(_Pools, _Pools.close, _Pools.abandon
 
 
 def begin_reading_certificates() -> None:
-    """Begins to build what all pools share, while the caller waits for something else.
+    """Begins to build what all pools share, while the caller's thread goes on to import an SDK.
 
     OpenSSL reads the certificates without holding up other threads, so that it costs no time beside
     an import. What goes wrong is said by whoever needs a pool.
     """
     if _ssl_context.peek() is None:
-        with contextlib.suppress(TooManyThreadsError):
-            run_detached(_read_certificates, "certificates")
+        with contextlib.suppress(ImportError, TooManyThreadsError):
+            # Not on the other thread: two that import at once hold each other up; nor under the
+            # lock of what it reads: a shutdown would wait for it.
+            import httpx2  # noqa: F401
 
-
-def _read_certificates() -> None:
-    import httpx2  # noqa: F401  # first, not under the lock: a shutdown would wait for an import
-
-    _ssl_context.get()
+            run_detached(_ssl_context.get, "certificates")
 
 
 def get_connection_pool(provider: str, base_url: str | None = None) -> httpx2.Client:

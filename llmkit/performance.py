@@ -42,6 +42,8 @@ _EXACT = Context(prec=60)
 
 @dataclass
 class _Figures:
+    """What is counted of one model."""
+
     provider: str
     requests: int = 0
     successes: int = 0

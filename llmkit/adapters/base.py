@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmkit.adapters.call_reader import CallReader
-from llmkit.budget import Budget
 from llmkit.cache import LLMCache
 from llmkit.errors import InvalidRequestError, LLMError
 from llmkit.log import redact
@@ -16,7 +15,6 @@ from llmkit.models import ModelInfo
 from llmkit.models.registry import get_registry
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions, complete, open_stream, read_answer
-from llmkit.rate_limits import RateLimits
 from llmkit.request import Message, Prompt, Request, check_seconds
 from llmkit.request.checks import check_address, check_whole
 from llmkit.retry import call_with_retries
@@ -25,6 +23,10 @@ from llmkit.settings import Settings, check_settings, get_settings
 from llmkit.streams import ChunkSource, Stream
 from llmkit.tokenizer import TokenCount, count_tokens
 from llmkit.types import Chunk, Completion
+
+if TYPE_CHECKING:
+    from llmkit.budget import Budget
+    from llmkit.rate_limits import RateLimits
 
 __all__ = ["BaseLLMAdapter", "Key"]
 

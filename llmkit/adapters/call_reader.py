@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llmkit.budget import Budget
 from llmkit.cache import LLMCache, generation, open_cache
 from llmkit.cache.replies import CacheUse, ReplyCache, read_cache_use, reply_cache
 from llmkit.errors import InvalidRequestError
 from llmkit.performance import Observer
 from llmkit.pipeline import CallOptions
-from llmkit.rate_limits import RateLimits
 from llmkit.request import Prompt, Request, check_seconds
 from llmkit.request.checks import check_whole
 from llmkit.retry import RetryPolicy
 from llmkit.settings import Settings
+
+if TYPE_CHECKING:
+    from llmkit.budget import Budget
+    from llmkit.rate_limits import RateLimits
 
 __all__ = ["CallReader", "replies_at"]
 

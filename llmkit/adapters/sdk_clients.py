@@ -163,7 +163,7 @@ def import_sdk(module: str, extra: str) -> Any:
         raise APIConnectionError(f"the SDK {module} can't be loaded now: {error}") from error
 
 
-def begin_import(module: str) -> bool:
+def begin_import(module: str, first: Callable[[], object] | None = None) -> None:
     """Begins to import a vendor's SDK; what goes wrong is said by whoever needs it.
 
     One that is not installed costs no thread, however often it is asked for, and is found once it
@@ -171,14 +171,11 @@ def begin_import(module: str) -> bool:
 
     Args:
         module: The module's name.
-
-    Returns:
-        Whether there is anything to import.
+        first: What to do before, on the import's thread, such as to begin what can go on beside it;
+            it raises nothing.
     """
-    if module in sys.modules or _is_missing(module):
-        return False
-    _load(module)
-    return True
+    if module not in sys.modules and not _is_missing(module):
+        _load(module, first)
 
 
 def _is_missing(module: str) -> bool:
@@ -197,13 +194,15 @@ def _is_missing(module: str) -> bool:
 _loading: ProcessLocal[dict[str, Future[Any]]] = ProcessLocal(dict)
 
 
-def _load(module: str) -> Future[Any]:
+def _load(module: str, first: Callable[[], object] | None = None) -> Future[Any]:
     """Loads a module on a thread of its own, one for all who ask for it meanwhile."""
     loading, mine = _loading.get(), Future[Any]()
 
     def load() -> None:
         try:
             with _seldom_collecting():
+                if first is not None:
+                    first()
                 sdk = importlib.import_module(module)
             mine.set_result(sdk)
         except BaseException as error:  # handed to whoever asked for the module

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from llmkit.adapters.base import BaseLLMAdapter, Key
@@ -48,8 +47,8 @@ class VendorAdapter(BaseLLMAdapter):
 
     def load_ahead(self) -> None:
         """Begins to import the SDK, without waiting for it."""
-        if not self.initialized and begin_import(self.sdk_module):
-            begin_reading_certificates()
+        if not self.initialized:
+            begin_import(self.sdk_module, first=begin_reading_certificates)
 
     def _prepare(self) -> None:
         self._find_key()  # first: without a key nobody has to wait for the SDK
@@ -146,7 +145,7 @@ class VendorAdapter(BaseLLMAdapter):
     def _to_error(self, error: VendorError) -> LLMError | None:
         category = None if error.category is None else without_keys(error.category)
         return to_llm_error(
-            replace(error, message=without_keys(error.message), category=category),
+            error._replace(message=without_keys(error.message), category=category),
             self.error_classes,
             provider=self.provider,
             model=self.model,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from llmkit.adapters.content_filters import as_mapping, category_of_error
 
@@ -15,8 +15,7 @@ __all__ = ["VendorError", "retry_after"]
 LONGEST_PAUSE = 30 * 86400.0
 
 
-@dataclass(frozen=True, slots=True)
-class VendorError:
+class VendorError(NamedTuple):
     """What a vendor's error says, taken out of its SDK's exception, or out of a stream.
 
     Attributes:
@@ -35,7 +34,7 @@ class VendorError:
     status: int | None = None
     words: tuple[str, ...] = ()
     message: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = MappingProxyType({})
     request_id: str | None = None
     retry_delay: float | None = None
     category: str | None = None

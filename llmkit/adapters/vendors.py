@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from llmkit.errors import ConfigurationError
 from llmkit.models.entry_points import declared
@@ -11,8 +10,7 @@ from llmkit.models.entry_points import declared
 __all__ = ["DECLARED_CLASSES", "OPENAI_COMPATIBLE", "Vendor", "find_declared"]
 
 
-@dataclass(frozen=True, slots=True)
-class Vendor:
+class Vendor(NamedTuple):
     """One vendor.
 
     Attributes:

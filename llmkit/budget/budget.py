@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import functools
-import threading
 import time
-from collections.abc import Callable, Iterable
-from contextvars import ContextVar
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from types import TracebackType
 from typing import Any, Literal, ParamSpec, TypeVar
 
 from llmkit.budget.account import Account
 from llmkit.budget.amounts import Limit, shown
+from llmkit.budget.blocks import enter, leave, put_on, take_off
 from llmkit.budget.ledger import Ledger, MemoryLedger
 from llmkit.errors import InvalidRequestError
-from llmkit.log import brief, get_logger
-from llmkit.threads import Once
+from llmkit.log import brief
 
-__all__ = ["Budget", "OnStoreError", "OnUnknownPrice", "active_budgets", "open_ledger"]
+__all__ = ["Budget", "OnStoreError", "OnUnknownPrice", "open_ledger"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 OnUnknownPrice = Literal["error", "warn", "ignore"]
 OnStoreError = Literal["error", "allow"]
-
-_current: ContextVar[tuple[Budget, ...]] = ContextVar("llmkit_budgets", default=())
-
-# The blocks that threads are in: budget, thread, and all threads that there were at its entry.
-_blocks: list[tuple[Budget, int, frozenset[int | None]]] = []
-_told = Once()
 
 
 class Budget:
@@ -144,9 +136,7 @@ class Budget:
         return f"<Budget {name}{_written(spent)} of {_written(limit)} spent>"
 
     def __enter__(self) -> Budget:
-        self._put_on()
-        threads = frozenset(each.ident for each in threading.enumerate())
-        _blocks.append((self, threading.get_ident(), threads))
+        enter(self)
         return self
 
     def __exit__(
@@ -155,10 +145,7 @@ class Budget:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._take_off()
-        mine = (self, threading.get_ident())
-        for block in [each for each in tuple(_blocks) if each[:2] == mine][-1:]:
-            _blocks.remove(block)
+        leave(self)
 
     def __reduce__(self) -> tuple[Callable[[], Budget], tuple[()]]:
         if not isinstance(self._store, str):
@@ -192,11 +179,11 @@ class Budget:
 
         @functools.wraps(function)
         def inside(*args: P.args, **kwargs: P.kwargs) -> T:
-            self._put_on()
+            put_on(self)
             try:
                 return function(*args, **kwargs)
             finally:
-                self._take_off()
+                take_off(self)
 
         return inside
 
@@ -259,52 +246,9 @@ class Budget:
             "in_flight": books.in_flight,
         }
 
-    def _put_on(self) -> None:
-        _current.set((*_current.get(), self))
-
-    def _take_off(self) -> None:
-        # By hand and not by a token: several threads may be in the block at once.
-        budgets = _current.get()
-        last = max((at for at, each in enumerate(budgets) if each is self), default=None)
-        if last is not None:
-            _current.set(budgets[:last] + budgets[last + 1 :])
-
     def _left(self) -> Limit:
         books = self.account.read()
         return self.account.limit.less(books.spent + books.reserved)
-
-
-def active_budgets(standing: Iterable[Budget] = ()) -> tuple[Budget, ...]:
-    """Returns the budgets that hold for a call made here, innermost first.
-
-    Args:
-        standing: Those that hold anyway, such as the Client's.
-
-    Returns:
-        Each once, also when two of them keep the same books: there the innermost one's limit holds.
-    """
-    entered = _current.get()
-    if not entered and not standing:
-        if _blocks:
-            _tell_of_thread()
-        return ()
-    found: dict[tuple[int, str], Budget] = {}
-    for budget in (*reversed(entered), *standing):
-        found.setdefault((id(budget.account.ledger), budget.account.name), budget)
-    return tuple(found.values())
-
-
-def _tell_of_thread() -> None:
-    """Logs once that a call is paid by nobody whose thread was started inside a block."""
-    here = threading.get_ident()
-    for budget, _, threads in tuple(_blocks):
-        if here not in threads and not _told.happened and _told.is_first():
-            get_logger("budget").warning(
-                "a call in %s is not paid by %s, in whose block the thread was started: threads"
-                " don't inherit it (start them with budget.wrap(function), or give the budget to a"
-                " Client)",
-                *(threading.current_thread().name, budget.account),
-            )
 
 
 _ledgers: dict[str, Ledger] = {}

@@ -16,7 +16,6 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
 from llmkit.cache.allowance import Allowance
@@ -45,8 +44,7 @@ _SLOW = 0.05
 _TO_RELEASE = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class LeasePolicy:
+class LeasePolicy(NamedTuple):
     """How one process waits for another.
 
     Attributes:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 from llmkit.cache.allowance import Allowance
 from llmkit.cache.base import Found, LLMCache
@@ -37,8 +36,7 @@ Mode = Literal["use", "refresh", "off"]
 _UNKEPT_TTL = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUse:
+class CacheUse(NamedTuple):
     """How one call uses the cache.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from llmkit.client.middleware import Middleware, as_stream, check_middleware, run_through
@@ -289,7 +288,7 @@ class Asking:
             from llmkit.adapters.call_reader import replies_at
 
             changes["cache"] = replies_at(self._cache, target.adapter.settings)
-        return replace(target, options=replace(options, **changes))
+        return target._replace(options=options._replace(**changes))
 
     def _through_middleware(
         self, call: Callable[[Request], Completion], request: Request, targets: Sequence[Target]

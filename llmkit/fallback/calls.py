@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
@@ -149,11 +148,11 @@ def _linked(targets: Sequence[Target], leads_on: ShouldFallback) -> list[Target]
     """Tells each target which one follows, and after which errors."""
 
     def link(options: CallOptions, following: Adapter) -> CallOptions:
-        retry = replace(options.retry, elsewhere=leads_on)
-        return replace(options, following=following, retry=retry)
+        retry = options.retry._replace(elsewhere=leads_on)
+        return options._replace(following=following, retry=retry)
 
     linked = [
-        replace(target, options=link(target.options, following.adapter))
+        target._replace(options=link(target.options, following.adapter))
         for target, following in pairwise(targets)
     ]
     return [*linked, targets[-1]]

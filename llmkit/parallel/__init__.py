@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from llmkit.adapters import get_adapter
@@ -73,7 +72,7 @@ def race_models(
     keywords.update({name: value for name, value in named.items() if value is not None})
     calls = [(adapter, adapter.read_call(prompt, keywords)) for adapter in map(get_adapter, models)]
     targets = [
-        Target(adapter, replace(options, tracked=track_metrics)) for adapter, (_, options) in calls
+        Target(adapter, options._replace(tracked=track_metrics)) for adapter, (_, options) in calls
     ]
     answered: list[int] = []
     reply = complete_in_race(targets, calls[0][1][0], hedge_after, answered.append)

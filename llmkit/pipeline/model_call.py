@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import replace
+from typing import NamedTuple, TypeVar
 
 from llmkit.cache import Allowance
 from llmkit.cache.replies import replay
@@ -33,8 +33,7 @@ SHARE_FOR_CACHES = 1 / 4
 LAST_LOOK = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
+class Begun(NamedTuple):
     """A stream whose first chunk has arrived.
 
     Attributes:

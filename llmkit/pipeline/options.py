@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from llmkit.budget import Budget
 from llmkit.cache.replies import CacheUse, ReplyCache
 from llmkit.models import ModelInfo
 from llmkit.performance import Observer
-from llmkit.rate_limits import RateLimits
 from llmkit.request import Request
 from llmkit.retry import RetryPolicy
 from llmkit.settings import Settings
 from llmkit.streams import ChunkSource, Stream
 from llmkit.types import Completion
 
-_USUAL_USE = CacheUse()
+if TYPE_CHECKING:
+    from llmkit.budget import Budget
+    from llmkit.rate_limits import RateLimits
 
 __all__ = ["Adapter", "CallOptions", "Target"]
+
+_USUAL_USE = CacheUse()
 
 
 class Adapter(Protocol):
@@ -70,8 +71,7 @@ class Adapter(Protocol):
     def _stream_text(self, request: Request) -> ChunkSource: ...
 
 
-@dataclass(frozen=True, slots=True)
-class CallOptions:
+class CallOptions(NamedTuple):
     """How a call is made, as opposed to what it asks.
 
     Attributes:
@@ -95,7 +95,7 @@ class CallOptions:
     attempt_timeout: float | None = None
     first_chunk_timeout: float | None = None
     idle_timeout: float | None = None
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = RetryPolicy()
     observers: Sequence[Observer] = ()
     budgets: Sequence[Budget] = ()
     rate_limits: RateLimits | None = None
@@ -105,8 +105,7 @@ class CallOptions:
     following: Adapter | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """One of the models that a call may ask.
 
     Attributes:

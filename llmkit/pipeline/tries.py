@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from llmkit.breaker import CircuitBreaker, Permit, breaker_for
-from llmkit.budget import Held, active_budgets, hold
+from llmkit.budget import active_budgets
 from llmkit.errors import Attempt, CircuitOpenError, ErrorCode, LLMError
 from llmkit.models import ModelInfo
 from llmkit.pipeline.options import Adapter, CallOptions
-from llmkit.rate_limits import Place
 from llmkit.reply_headers import heard_by
 from llmkit.request import Request
 from llmkit.retry import call_with_retries, retry_budget
 from llmkit.scope import CallInterrupted, Scope, current_scope
 from llmkit.tokenizer import count_tokens
 from llmkit.types import Completion
+
+if TYPE_CHECKING:
+    from llmkit.budget import Held
+    from llmkit.rate_limits import Place
 
 __all__ = ["Tries", "code_of"]
 
@@ -140,8 +143,7 @@ class Tries:
         try:
             self._adapter.ensure_initialized()
             self._load_ahead()
-            policy = replace(
-                self._options.retry,
+            policy = self._options.retry._replace(
                 budget=retry_budget(self._adapter.provider),
                 refusal=self._breaker().refusal,
             )
@@ -228,6 +230,8 @@ class Tries:
         """Makes one try, for which the budgets reserve what it may cost: each may be billed."""
         if not self._budgets:
             return self._attempt(step, wait, permit)
+        from llmkit.budget import hold
+
         # A try before this one may have been sent with a smaller `max_tokens`.
         self.held = hold(self._asked, self._info, self._budgets, streamed=self._streamed)
         self.request = self.held.request

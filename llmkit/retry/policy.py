@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from llmkit.errors import LLMError
 from llmkit.retry.budget import RetryBudget
@@ -48,8 +48,7 @@ def asked_pause(error: BaseException | None) -> float | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """When to try again, and after how long.
 
     Attributes:

@@ -573,7 +573,7 @@ def test_a_call_that_its_block_does_not_pay_is_told_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The likeliest mistake, a pool inside the block, is said once, at the first such call."""
-    monkeypatch.setattr("llmkit.budget.budget._told", Once())
+    monkeypatch.setattr("llmkit.budget.blocks._told", Once())
     with ThreadPoolExecutor(1) as older, ThreadPoolExecutor(1) as newer:
         older.submit(active_budgets).result()
         with Budget(usd=1, name="block") as budget:
@@ -586,7 +586,7 @@ def test_a_call_that_its_block_does_not_pay_is_told_of(
                 newer.submit(active_budgets).result()
         assert len(caplog.messages) == 1
         assert "not paid by the budget 'block'" in caplog.text
-        monkeypatch.setattr("llmkit.budget.budget._told", Once())
+        monkeypatch.setattr("llmkit.budget.blocks._told", Once())
         newer.submit(active_budgets).result()
     assert len(caplog.messages) == 1  # nobody is in a block any more
 
