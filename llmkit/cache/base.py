@@ -13,17 +13,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from llmkit.cache.allowance import Allowance
+from llmkit.cache.checks import check_key, check_ttl
 from llmkit.cache.entry import Entry, decode_value, encode_value
-from llmkit.errors import InvalidRequestError
-from llmkit.log import brief
 
-__all__ = ["DEFAULT_TTL", "MAX_TTL", "Allowance", "Found", "LLMCache", "Lock"]
+__all__ = ["DEFAULT_TTL", "Allowance", "Found", "LLMCache", "Lock"]
 
 Lock = Literal["granted", "held", "unavailable"]
 
-# Seconds that an entry lives when nobody says otherwise, and the most that may be asked for.
+# Seconds that an entry lives when nobody says otherwise.
 DEFAULT_TTL = 3600.0
-MAX_TTL = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +100,7 @@ class LLMCache(ABC):
         Returns:
             The value, which belongs to the caller; changing it changes nobody else's.
         """
-        found = self.read(_check_key(key))
+        found = self.read(check_key(key))
         return default if found is None else found.value
 
     def set(self, key: str, value: Any, ttl: float | None = None) -> bool:
@@ -120,7 +118,7 @@ class LLMCache(ABC):
             InvalidRequestError: The value is no JSON value (NaN, infinity and keys other than str
                 aren't), or the time is no positive number.
         """
-        return self.write(_check_key(key), value, ttl=ttl)
+        return self.write(check_key(key), value, ttl=ttl)
 
     def delete(self, key: str) -> bool:
         """Removes a value.
@@ -131,7 +129,7 @@ class LLMCache(ABC):
         Returns:
             Whether there was one and it is gone; False also when the store can't be reached.
         """
-        return self.discard(_check_key(key)) is True
+        return self.discard(check_key(key)) is True
 
     @abstractmethod
     def clear(self) -> bool:
@@ -204,8 +202,35 @@ class LLMCache(ABC):
         Raises:
             InvalidRequestError: As in `set`.
         """
-        entry = self.entry(encode_value(value), ttl, stale_ttl)
-        kept = self.keep(key, entry, allowance)
+        return self.write_text(
+            key, encode_value(value), ttl=ttl, stale_ttl=stale_ttl, allowance=allowance
+        )
+
+    def write_text(
+        self,
+        key: str,
+        text: str,
+        *,
+        ttl: float | None = None,
+        stale_ttl: float = 0.0,
+        allowance: Allowance | None = None,
+    ) -> bool:
+        """Keeps a value that is written as JSON already; see `write`.
+
+        Args:
+            key: Its key.
+            text: The value's JSON.
+            ttl: Seconds for which it is fresh; None takes the cache's default.
+            stale_ttl: Seconds for which it is kept after that, for `read(stale=True)`.
+            allowance: What the call may spend on shared caches; None lets the operation take 0.2 s.
+
+        Returns:
+            Whether it was kept.
+
+        Raises:
+            InvalidRequestError: A time is not a positive number.
+        """
+        kept = self.keep(key, self.entry(text, ttl, stale_ttl), allowance)
         if kept:
             self.count("writes")
         return kept
@@ -347,35 +372,6 @@ class LLMCache(ABC):
 
     def _renew(self, was_locked: bool) -> None:  # noqa: B027 - most have nothing to mend
         """Mends, in a forked child, what another thread was changing at the moment of the fork."""
-
-
-def check_ttl(ttl: float) -> float:
-    """Checks a time to live.
-
-    Args:
-        ttl: Seconds.
-
-    Returns:
-        The same.
-
-    Raises:
-        InvalidRequestError: It is no number above 0, or is beyond `MAX_TTL`.
-    """
-    if (
-        isinstance(ttl, bool)
-        or not isinstance(ttl, int | float)
-        or not 0 < ttl <= MAX_TTL  # nor NaN
-    ):
-        raise InvalidRequestError(
-            f"a time to live of {brief(ttl)}: expected seconds above 0, at most {MAX_TTL:g}"
-        )
-    return ttl
-
-
-def _check_key(key: Any) -> str:
-    if not isinstance(key, str):
-        raise InvalidRequestError(f"a cache's key is a str, not {type(key).__name__}")
-    return key
 
 
 _caches: weakref.WeakSet[LLMCache] = weakref.WeakSet()

@@ -56,6 +56,18 @@ class _GuardedCache(LLMCache):
         times = {"ttl": ttl, "stale_ttl": stale_ttl}
         return self._try(False, self._cache.write, key, value, **times, allowance=allowance)
 
+    def write_text(
+        self,
+        key: str,
+        text: str,
+        *,
+        ttl: float | None = None,
+        stale_ttl: float = 0.0,
+        allowance: Allowance | None = None,
+    ) -> bool:
+        times = {"ttl": ttl, "stale_ttl": stale_ttl}
+        return self._try(False, self._cache.write_text, key, text, **times, allowance=allowance)
+
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
         return self._checked(self._try(None, self._cache.fetch, key, allowance), Entry, "fetch")
 

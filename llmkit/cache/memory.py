@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmkit.cache.allowance import Allowance
 from llmkit.cache.base import DEFAULT_TTL, Found, LLMCache
+from llmkit.cache.checks import check_bound
 from llmkit.cache.entry import Entry, decode_value
-from llmkit.errors import InvalidRequestError
-from llmkit.log import brief
 
 if TYPE_CHECKING:
     from cachetools import TLRUCache
@@ -67,14 +66,9 @@ class MemoryCache(LLMCache):
         clock: Callable[[], float] = time.time,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
-            if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
-                raise InvalidRequestError(
-                    f"{name}={brief(bound)}: expected a whole number, 1 or more"
-                )
         super().__init__(ttl=ttl, clock=clock, rng=rng)
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
+        self.max_entries = check_bound("max_entries", max_entries)
+        self.max_bytes = check_bound("max_bytes", max_bytes)
         self._busy = False
         self._entries = self._empty()
 

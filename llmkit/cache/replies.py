@@ -12,7 +12,7 @@ from llmkit.cache.guarded import guarded
 from llmkit.cache.keys import request_key
 from llmkit.cache.leases import UNKEPT, Answered, answer_once
 from llmkit.cache.memory import MemoryCache
-from llmkit.cache.stored_reply import Facts, from_text, from_value, hit_of, read_value, to_value
+from llmkit.cache.stored_reply import Facts, from_text, from_value, hit_of, read_value, to_text
 from llmkit.errors import InvalidRequestError
 from llmkit.log import brief
 from llmkit.request import Request, check_seconds
@@ -209,9 +209,6 @@ class ReplyCache:
             reply = fresh()
             self.keep(key, reply, use, allowance)
             return reply
-        hit = self.near(key, use)
-        if hit is not None:
-            return hit
         mine: list[Completion] = []
 
         def read(value: Any) -> Facts | None:
@@ -221,12 +218,15 @@ class ReplyCache:
         def ask() -> Answered:
             reply = fresh()
             mine.append(reply)
-            return Answered(read_value(self._keep(key, reply, use, allowance)), None)
+            return Answered(self._keep(key, reply, use, allowance), None)
 
-        facts, level = answer_once(self.store, key, read, ask, allowance)
+        found, level = answer_once(self.store, key, read, ask, allowance)
         if mine:
             return mine[-1]
-        return fresh() if facts is None else hit_of(facts, level or "memory")
+        if level is not None:
+            return hit_of(found, level)
+        # What another call has just been given, if it could be written down at all.
+        return (None if found is None else from_text(found)) or fresh()
 
     def keep(
         self,
@@ -251,18 +251,18 @@ class ReplyCache:
         """
         if key is None or use.mode == "off" or reply.cached is not None:
             return False
-        value = to_value(reply) if may_be_kept(reply, use.truncated) else None
-        if value is not None and self._write(key, value, use, allowance):
+        text = to_text(reply) if may_be_kept(reply, use.truncated) else None
+        if text is not None and self._write(key, text, use, allowance):
             return True
         if use.mode == "refresh":
             self.store.discard(key, allowance)
         return False
 
-    def _keep(self, key: str, reply: Completion, use: CacheUse, allowance: Allowance) -> Any:
-        """Keeps an answer if it is one to be kept, and returns its value for those who wait."""
-        value = to_value(reply)
-        if value is not None and may_be_kept(reply, use.truncated):
-            self._write(key, value, use, allowance)
+    def _keep(self, key: str, reply: Completion, use: CacheUse, allowance: Allowance) -> str | None:
+        """Keeps an answer if it is one to be kept, and returns its text for those who wait."""
+        text = to_text(reply)
+        if text is not None and may_be_kept(reply, use.truncated):
+            self._write(key, text, use, allowance)
         elif (
             self.store.shared
             and not use.stale_ttl
@@ -270,11 +270,11 @@ class ReplyCache:
             and self.store.read(key, stale=True, allowance=allowance) is None
         ):
             self.store.write(key, UNKEPT, ttl=_UNKEPT_TTL, allowance=allowance)
-        return value
+        return text
 
-    def _write(self, key: str, value: Any, use: CacheUse, allowance: Allowance | None) -> bool:
-        return self.store.write(
-            key, value, ttl=use.ttl, stale_ttl=use.stale_ttl, allowance=allowance
+    def _write(self, key: str, text: str, use: CacheUse, allowance: Allowance | None) -> bool:
+        return self.store.write_text(
+            key, text, ttl=use.ttl, stale_ttl=use.stale_ttl, allowance=allowance
         )
 
 

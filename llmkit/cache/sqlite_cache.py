@@ -14,11 +14,11 @@ from typing import Any, TypeVar
 from llmkit.cache.allowance import Allowance
 from llmkit.cache.base import DEFAULT_TTL, Lock
 from llmkit.cache.breaker import Breaker, StoreFailed
+from llmkit.cache.checks import check_bound
 from llmkit.cache.entry import FORMAT, Entry, squeeze, stretch
 from llmkit.cache.shared import DEFAULT_NAMESPACE, SharedCache, digest
 from llmkit.cache.sqlite_file import Connection, Database
 from llmkit.errors import InvalidRequestError
-from llmkit.log import brief
 from llmkit.process_local import ProcessLocal
 
 __all__ = ["SQLiteCache"]
@@ -113,15 +113,10 @@ class SQLiteCache(SharedCache):
             raise InvalidRequestError("path: expected a file's name")
         if str(path) == ":memory:":
             raise InvalidRequestError("path=':memory:': for a cache in memory take MemoryCache()")
-        for name, bound in (("max_entries", max_entries), ("max_bytes", max_bytes)):
-            if isinstance(bound, bool) or not isinstance(bound, int) or bound < 1:
-                raise InvalidRequestError(
-                    f"{name}={brief(bound)}: expected a whole number, 1 or more"
-                )
         super().__init__(namespace, ttl=ttl, clock=clock, rng=rng)
         self.path = os.path.abspath(os.path.expanduser(path))
-        self.max_entries = max_entries
-        self.max_bytes = max_bytes
+        self.max_entries = check_bound("max_entries", max_entries)
+        self.max_bytes = check_bound("max_bytes", max_bytes)
         self._database = ProcessLocal(lambda: Database(self.path, _SCHEMA), Database.close)
         self._untidy = self._untidy_bytes = 0
         self._renew(False)

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from llmkit.log import get_logger
 from llmkit.types import Completion, ToolCall, Usage
 
-__all__ = ["Facts", "from_text", "from_value", "hit_of", "read_value", "to_value"]
+__all__ = ["Facts", "from_text", "from_value", "hit_of", "read_value", "to_text"]
 
 _TAG: Final = "llmkit reply"
 _FORMAT: Final = 1
@@ -72,7 +72,7 @@ def _facts_of(reply: Completion) -> tuple[Any, ...]:
     return tuple(getattr(reply, each.name) for each in fields(Completion))
 
 
-def to_value(reply: Completion) -> list[Any] | None:
+def to_text(reply: Completion) -> str | None:
     """Returns an answer as JSON; None when it has no such form."""
     try:
         usage, cost = reply.usage, reply.cost
@@ -84,12 +84,10 @@ def to_value(reply: Completion) -> list[Any] | None:
             None if cost is None else str(cost),
             list(reply.warnings),
             reply.request_id,
-            [[call.id, call.name, copy.deepcopy(call.arguments)] for call in reply.tool_calls],
+            [[call.id, call.name, call.arguments] for call in reply.tool_calls],
             reply.content_filter_category,
         ]
-        value = [_TAG, _FORMAT, head, reply.text, _raw_text(reply)]
-        _to_json(head)  # raises, if there is anything else in it
-        return value
+        return _to_json([_TAG, _FORMAT, head, reply.text, _raw_text(reply)])
     except (TypeError, ValueError, RecursionError) as error:  # an own adapter's odd `raw`
         get_logger("cache").debug("not cached: the answer can't be written as JSON (%s)", error)
         return None
@@ -103,13 +101,13 @@ def _raw_text(reply: Completion) -> str:
 
 
 def from_text(text: str) -> Completion | None:
-    """Reads a value's JSON up to the `raw`; None for whatever `to_value` did not give."""
+    """Reads a value's JSON up to the `raw`; None for whatever `to_text` did not give."""
     facts = _read_again(text) if len(text) <= _REMEMBERED_UP_TO else _read_text(text)
     return None if facts is None else hit_of(facts, "memory")
 
 
 def from_value(value: Any, level: str) -> Completion | None:
-    """Reads a value; None for whatever `to_value` did not give."""
+    """Reads a decoded value; None for whatever `to_text` did not give."""
     facts = read_value(value)
     return None if facts is None else hit_of(facts, level)
 
@@ -146,7 +144,7 @@ _read_again = functools.lru_cache(maxsize=256)(_read_text)
 
 
 def read_value(value: Any) -> Facts | None:
-    """Returns what a value says; None for whatever `to_value` did not give."""
+    """Returns what a decoded value says; None for whatever `to_text` did not give."""
     try:
         tag, version, head, answer, raw = value
         if tag != _TAG or version != _FORMAT or type(raw) is not str:

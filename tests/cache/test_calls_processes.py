@@ -71,15 +71,21 @@ def test_killed_leaders_cost_no_more_than_their_own_calls(
     """After a SIGKILL in mid-call, only what the killed had under way is asked again."""
     for asker in askers:
         asker.begin()
-    lost: set[int] = set()
+    killed: list[tuple[Asker, float]] = []
     running = list(askers)
     for _ in range(2):
         asker = next_at_work(server, running)
         running.remove(asker)
         asker.kill()
-        since = time.monotonic() - DELAY - ON_ITS_WAY
-        lost |= {each.number for each in sent_by(server, asker) if each.received_at > since}
+        killed.append((asker, time.monotonic() - DELAY - ON_ITS_WAY))
     failures = sum(map(failures_of, running))
+    # Only now: what was sent just before a kill may have arrived after it.
+    lost = {
+        each.number
+        for asker, since in killed
+        for each in sent_by(server, asker)
+        if each.received_at > since
+    }
     asked = Counter(map(question_of, server.requests))
     assert len(asked) == QUESTIONS
     assert lost
