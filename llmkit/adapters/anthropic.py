@@ -214,7 +214,7 @@ class _Answer:
         self.is_over = True
 
     def completion(self, headers: Mapping[str, str]) -> Completion:
-        raw = {**self._raw, "usage": self._usage}
+        raw = {**self._raw, "usage": self._usage} if self._usage else self._raw
         return self._adapter._put_together(
             raw, self._texts, self._usage, self._calls.finished(), headers
         )

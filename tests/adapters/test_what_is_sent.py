@@ -319,6 +319,21 @@ def test_anthropics_own_tools_do_not_break_a_stream(server: ProviderServer) -> N
     assert stream.completion.usage.total_tokens == 8
 
 
+def test_a_stream_s_raw_makes_up_no_usage(server: ProviderServer) -> None:
+    """Where an own server of Anthropic's protocol counts no tokens, `raw` has no usage either."""
+    blocks: list[dict[str, Any]] = [
+        {"type": "message_start", "message": {"id": "msg_1"}},
+        _delta(0, "text_delta", text="found"),
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+    server.answer = Answer(body="".join(f"data: {json.dumps(block)}\n\n" for block in blocks))
+    stream = ANTHROPIC.adapter(server).stream("hi")
+    assert "".join(stream.text_stream) == "found"
+    assert stream.completion.raw == {"id": "msg_1", "stop_reason": "end_turn"}
+    assert stream.completion.usage.total_tokens is None
+
+
 def test_a_plain_call_asks_for_no_stream(server: ProviderServer) -> None:
     """`stream` in a plain call's body is refused, rather than paid four times for nothing."""
     adapter = OPENAI.adapter(server)
