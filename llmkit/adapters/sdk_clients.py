@@ -225,26 +225,61 @@ def _load(module: str, first: Callable[[], object] | None = None) -> Future[Any]
         raise
 
 
+class _Collector:
+    """Has the garbage collector look less often while anything is imported.
+
+    What the application has set is left alone, and what it sets meanwhile stays.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._imports = 0
+        self._usual = self._seldom = gc.get_threshold()
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._imports == 0:
+                self._usual = usual = gc.get_threshold()
+                # 0: collecting has been turned off
+                self._seldom = (usual[0] and max(usual[0], IMPORT_GC_THRESHOLD), *usual[1:])
+                gc.set_threshold(*self._seldom)
+            self._imports += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._imports -= 1
+            if self._imports == 0:
+                self._as_before()
+
+    def abandon(self) -> None:
+        """Sets in a forked child what was set before: the imports have stayed in the parent."""
+        if self._imports:
+            self._as_before()
+
+    def _as_before(self) -> None:
+        if gc.get_threshold() == self._seldom:
+            gc.set_threshold(*self._usual)
+
+
+_collector: ProcessLocal[_Collector] = ProcessLocal(_Collector, None, _Collector.abandon, kept=True)
+
+
 @contextlib.contextmanager
 def _seldom_collecting() -> Iterator[None]:
-    """Has the garbage collector look less often, and leaves alone what the application has set.
+    """Has the garbage collector look less often.
 
     What is new at the end counts as old: else the first look would go through all of it.
     """
-    before = gc.get_threshold()
-    seldom = (max(before[0], IMPORT_GC_THRESHOLD), *before[1:])
-    if before[0] == 0:  # collecting has been turned off
-        yield
-        return
-    gc.set_threshold(*seldom)
+    collector = _collector.get()
+    collector.begin()
     try:
         yield
     finally:
-        if gc.get_freeze_count() == 0:  # else the application's own objects would be thawed, too
+        # Else the application's own objects would be thawed, too; or it does not collect at all.
+        if gc.get_freeze_count() == 0 and gc.get_threshold()[0]:
             gc.freeze()
             gc.unfreeze()  # to the oldest generation
-        if gc.get_threshold() == seldom:  # else another import, or the application, has set it
-            gc.set_threshold(*before)
+        collector.end()
 
 
 def without_keys(text: str) -> str:

@@ -6,7 +6,9 @@ import contextlib
 import gc
 import importlib
 import itertools
+import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -360,6 +362,37 @@ def test_an_import_lets_the_collector_rest(tmp_path: Path, monkeypatch: pytest.M
         gc.set_threshold(*before)
     for name in ("sdk_a", "sdk_b"):
         monkeypatch.delitem(sys.modules, name)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="another operating system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_child_forked_while_an_sdk_is_imported_collects_as_usual(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import stays in the parent, and with it whoever would set the threshold again."""
+    (tmp_path / "sdk_d.py").write_text("from tests.adapters.test_pipeline import meet\nmeet()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    before = gc.get_threshold()
+    sdk_clients.begin_import("sdk_d")
+    _MEETING.wait(5)
+    assert gc.get_threshold()[0] == sdk_clients.IMPORT_GC_THRESHOLD
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if gc.get_threshold() == before else 1)
+    _MEETING.wait(5)
+    sdk_clients.import_sdk("sdk_d", "d")
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert gc.get_threshold() == before
+    monkeypatch.delitem(sys.modules, "sdk_d")
+
+
+_MEETING = threading.Barrier(2)
+
+
+def meet() -> None:
+    """Waits in a module that is being imported: until it is seen to be, and until it may go on."""
+    _MEETING.wait(5)
+    _MEETING.wait(5)
 
 
 def test_what_an_import_makes_counts_as_old(
