@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from llmkit.cache.allowance import Allowance
 from llmkit.cache.base import Found, LLMCache, Lock
-from llmkit.cache.entry import Entry, encode_value
+from llmkit.cache.entry import Entry, decode_value, encode_value
 from llmkit.errors import InvalidRequestError
 from llmkit.log import get_logger
 
@@ -65,6 +65,11 @@ class _GuardedCache(LLMCache):
         stale_ttl: float = 0.0,
         allowance: Allowance | None = None,
     ) -> bool:
+        kind = type(self._cache)
+        if kind.write is not LLMCache.write and kind.write_text is LLMCache.write_text:
+            # Its own `write` may change what is kept, such as seal it, and its `read` undo that.
+            value = decode_value(text)
+            return self.write(key, value, ttl=ttl, stale_ttl=stale_ttl, allowance=allowance)
         times = {"ttl": ttl, "stale_ttl": stale_ttl}
         return self._try(False, self._cache.write_text, key, text, **times, allowance=allowance)
 

@@ -613,3 +613,27 @@ def test_a_hit_counts_as_one(store: LLMCache) -> None:
         replies.answer("k", USE, answer)
     stats = store.stats()
     assert (stats["hits"], stats["misses"]) == (3, 1)
+
+
+class Sealed(MemoryCache):
+    """A user's own cache, which keeps values in a form of its own."""
+
+    def write(self, key: str, value: Any, **how: Any) -> bool:
+        return super().write(key, {"sealed": value}, **how)
+
+    def read(self, key: str, **how: Any) -> Any:
+        found = super().read(key, **how)
+        return found and dataclasses.replace(found, value=found.value["sealed"])
+
+    read_near = LLMCache.read_near
+
+
+def test_an_own_caches_write_is_not_passed_by() -> None:
+    """A cache that seals what it writes and opens what it reads never keeps an answer unsealed."""
+    store = Sealed()
+    cache = ReplyCache(store, "n")
+    assert cache.answer("k", USE, answer).cached is None
+    assert cache.answer("k", USE, answer).cached == "memory"
+    entry = store.fetch("k")
+    assert entry is not None
+    assert entry.text.startswith('{"sealed":')
