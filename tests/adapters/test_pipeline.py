@@ -403,7 +403,9 @@ def test_what_an_import_makes_counts_as_old(
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def is_old(made: object) -> bool:
-        return any(each is made for each in gc.get_objects(generation=2))
+        # Python 3.14 has two lists of old objects, and takes turns.
+        older = (gc.get_objects(generation=1), gc.get_objects(generation=2))
+        return any(each is made for each in itertools.chain(*older))
 
     assert gc.get_freeze_count() == 0
     assert not is_old([[]])
