@@ -146,6 +146,14 @@ def test_every_export_resolves() -> None:
         llmkit.Cleint  # noqa: B018
 
 
+@pytest.mark.parametrize("package", ["adapters", "budget", "cache"])
+def test_a_package_offers_what_it_loads_when_asked(package: str, tmp_path: Path) -> None:
+    """`dir` and `help` show a package's names before anybody has used them, and each resolves."""
+    asked = f"from llmkit import {package} as p"
+    loaded_by(f"{asked}; assert set(p.__all__) <= set(dir(p)), dir(p)", tmp_path)
+    loaded_by(f"{asked}; [getattr(p, name) for name in p.__all__]", tmp_path)
+
+
 def test_type_checkers_see_the_same_exports() -> None:
     """The imports for type checkers and the table for the interpreter name the same things."""
     for_checkers = {

@@ -155,6 +155,10 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def _find_provider(model: str, provider: str | None) -> tuple[str, str]:
     if not isinstance(model, str) or not model.strip():
         raise InvalidRequestError(f"model={model!r}: expected a name such as 'openai:gpt-6-luna'")

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from llmkit.adapters.base import BaseLLMAdapter, Key
 from llmkit.adapters.error_table import to_llm_error
-from llmkit.adapters.sdk_clients import (
-    begin_import,
-    forget_frames,
-    hide_keys,
-    import_sdk,
-    shared_client,
-    without_keys,
-)
+from llmkit.adapters.sdk_clients import forget_frames, hide_keys, shared_client, without_keys
+from llmkit.adapters.sdk_imports import begin_import, import_sdk
 from llmkit.adapters.vendor_error import VendorError
 from llmkit.connection_pool import begin_reading_certificates, get_connection_pool
 from llmkit.errors import ConfigurationError, ContentFilterError, LLMError

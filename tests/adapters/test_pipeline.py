@@ -29,7 +29,7 @@ from llmkit import (
     connection_pool,
     get_performance_tracker,
 )
-from llmkit.adapters import sdk_clients
+from llmkit.adapters import sdk_clients, sdk_imports
 from llmkit.performance import LLMPerformanceTracker
 from llmkit.process_local import ProcessLocal
 from llmkit.request import Request
@@ -313,10 +313,10 @@ def test_an_sdk_can_be_loaded_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "slow_sdk.py").write_text("import time\ntime.sleep(0.5)\nloaded = object()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     began = time.monotonic()
-    sdk_clients.begin_import("slow_sdk")
+    sdk_imports.begin_import("slow_sdk")
     assert time.monotonic() - began < 0.5
-    assert sdk_clients.import_sdk("slow_sdk", "slow").loaded is sys.modules["slow_sdk"].loaded
-    sdk_clients.begin_import("slow_sdk")
+    assert sdk_imports.import_sdk("slow_sdk", "slow").loaded is sys.modules["slow_sdk"].loaded
+    sdk_imports.begin_import("slow_sdk")
     monkeypatch.delitem(sys.modules, "slow_sdk")
 
 
@@ -350,13 +350,13 @@ def test_an_import_lets_the_collector_rest(tmp_path: Path, monkeypatch: pytest.M
     before = gc.get_threshold()
     try:
         gc.set_threshold(700, 7, 8)
-        assert sdk_clients.import_sdk("sdk_a", "a").seen == (sdk_clients.IMPORT_GC_THRESHOLD, 7, 8)
+        assert sdk_imports.import_sdk("sdk_a", "a").seen == (sdk_imports.IMPORT_GC_THRESHOLD, 7, 8)
         assert gc.get_threshold() == (700, 7, 8)
-        sdk_clients.import_sdk("sdk_b", "b")  # what somebody sets meanwhile stays
+        sdk_imports.import_sdk("sdk_b", "b")  # what somebody sets meanwhile stays
         assert gc.get_threshold() == (500, 5, 5)
         gc.set_threshold(0)  # turned off, in the older way
         del sys.modules["sdk_a"]
-        assert sdk_clients.import_sdk("sdk_a", "a").seen[0] == 0
+        assert sdk_imports.import_sdk("sdk_a", "a").seen[0] == 0
         assert gc.get_threshold()[0] == 0
     finally:
         gc.set_threshold(*before)
@@ -373,14 +373,14 @@ def test_a_child_forked_while_an_sdk_is_imported_collects_as_usual(
     (tmp_path / "sdk_d.py").write_text("from tests.adapters.test_pipeline import meet\nmeet()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     before = gc.get_threshold()
-    sdk_clients.begin_import("sdk_d")
+    sdk_imports.begin_import("sdk_d")
     _MEETING.wait(5)
-    assert gc.get_threshold()[0] == sdk_clients.IMPORT_GC_THRESHOLD
+    assert gc.get_threshold()[0] == sdk_imports.IMPORT_GC_THRESHOLD
     child = os.fork()
     if child == 0:
         os._exit(0 if gc.get_threshold() == before else 1)
     _MEETING.wait(5)
-    sdk_clients.import_sdk("sdk_d", "d")
+    sdk_imports.import_sdk("sdk_d", "d")
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert gc.get_threshold() == before
     monkeypatch.delitem(sys.modules, "sdk_d")
@@ -409,13 +409,13 @@ def test_what_an_import_makes_counts_as_old(
 
     assert gc.get_freeze_count() == 0
     assert not is_old([[]])
-    assert is_old(sdk_clients.import_sdk("sdk_c", "c").made)
+    assert is_old(sdk_imports.import_sdk("sdk_c", "c").made)
     assert gc.get_freeze_count() == 0
     monkeypatch.delitem(sys.modules, "sdk_c")
     gc.freeze()
     try:
         frozen = gc.get_freeze_count()
-        sdk_clients.import_sdk("sdk_c", "c")
+        sdk_imports.import_sdk("sdk_c", "c")
         assert gc.get_freeze_count() > frozen / 2  # few were freed meanwhile
     finally:
         gc.unfreeze()
@@ -433,26 +433,26 @@ def test_an_sdk_that_is_missing_costs_no_thread_until_it_is_installed(
         begun.append(name)
         return run_detached(task, name)
 
-    monkeypatch.setattr(sdk_clients, "run_detached", run_noted)
+    monkeypatch.setattr(sdk_imports, "run_detached", run_noted)
     package = tmp_path / "late_vendor"
     package.mkdir()
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     # Its package is imported by the first look, which needs a thread.
     with pytest.raises(ConfigurationError, match=r'missing: pip install "llmkit\[late\]"'):
-        sdk_clients.import_sdk(module, "late")
+        sdk_imports.import_sdk(module, "late")
     begun.clear()
     for _ in range(3):
-        sdk_clients.begin_import(module)
+        sdk_imports.begin_import(module)
     assert not begun
     with pytest.raises(ConfigurationError, match=r'missing: pip install "llmkit\[late\]"'):
-        sdk_clients.import_sdk(module, "late")
+        sdk_imports.import_sdk(module, "late")
     (tmp_path / f"{module.replace('.', '/')}.py").write_text("loaded = object()\n")
     importlib.invalidate_caches()  # the directory's time may be the same as before
     begun.clear()
-    sdk_clients.begin_import(module)
+    sdk_imports.begin_import(module)
     assert begun == ["import"]
-    assert sdk_clients.import_sdk(module, "late").loaded
+    assert sdk_imports.import_sdk(module, "late").loaded
     for name in (module, "late_vendor"):
         sys.modules.pop(name, None)
 
@@ -466,10 +466,10 @@ def test_looking_for_an_sdk_imports_nothing(
     (package / "__init__.py").write_text("import time\ntime.sleep(0.5)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     began = time.monotonic()
-    sdk_clients.begin_import("slow_vendor.sdk")
+    sdk_imports.begin_import("slow_vendor.sdk")
     assert time.monotonic() - began < 0.5
     with pytest.raises(ConfigurationError, match="pip install"):
-        sdk_clients.import_sdk("slow_vendor.sdk", "slow")
+        sdk_imports.import_sdk("slow_vendor.sdk", "slow")
     monkeypatch.delitem(sys.modules, "slow_vendor")
 
 
@@ -505,16 +505,16 @@ def test_ctrl_c_holds_up_no_later_import(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.syspath_prepend(tmp_path)
     for point in itertools.count(1):
         monkeypatch.delitem(sys.modules, "an_sdk", raising=False)
-        interruption = Interruption(point, ("/llmkit/adapters/sdk_clients.py",))
+        interruption = Interruption(point, ("/llmkit/adapters/sdk_imports.py",))
         with contextlib.suppress(KeyboardInterrupt), interruption.armed():
-            sdk_clients.import_sdk("an_sdk", "extra")
+            sdk_imports.import_sdk("an_sdk", "extra")
         for _ in range(1000):  # what is under way would miss the module that is taken away
             if not detached_count():
                 break
             time.sleep(0.005)
         monkeypatch.delitem(sys.modules, "an_sdk", raising=False)
         with Scope(10).entered():
-            assert sdk_clients.import_sdk("an_sdk", "extra").__name__ == "an_sdk"
+            assert sdk_imports.import_sdk("an_sdk", "extra").__name__ == "an_sdk"
         if not interruption.has_come:
             assert point > 5
             return
