@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import gc
 import importlib
 import importlib.util
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 from llmkit.errors import APIConnectionError, ConfigurationError
 from llmkit.process_local import ProcessLocal
 from llmkit.scope import Scope, current_scope
-from llmkit.threads import Flag, TooManyThreadsError, run_detached
+from llmkit.threads import Flag, TooManyThreadsError, run_detached, start
 
 __all__ = ["begin_import", "import_sdk"]
 
 # New objects between two looks of the garbage collector while an SDK is imported. Its modules make
 # 300,000 objects that stay: with Python's 700, a tenth of the time goes into looking at them.
 IMPORT_GC_THRESHOLD = 1_000_000
+
+# Seconds for which a fork waits for an import that is under way; most take one or two.
+FORK_PATIENCE = 5.0
 
 
 def import_sdk(module: str, extra: str) -> Any:
@@ -87,6 +93,7 @@ def _is_missing(module: str) -> bool:
 
 
 _loading: ProcessLocal[dict[str, Future[Any]]] = ProcessLocal(dict)
+_here = threading.local()  # `.future`: that of the import which this thread makes
 
 
 def _load(module: str, first: Callable[[], object] | None = None) -> Future[Any]:
@@ -94,6 +101,7 @@ def _load(module: str, first: Callable[[], object] | None = None) -> Future[Any]
     loading, mine = _loading.get(), Future[Any]()
 
     def load() -> None:
+        _here.future = mine
         try:
             with _seldom_collecting():
                 if first is not None:
@@ -118,6 +126,31 @@ def _load(module: str, first: Callable[[], object] | None = None) -> Future[Any]
         if loading.get(module) is mine:
             loading.pop(module, None)
         raise
+
+
+def _let_imports_end() -> None:
+    """Waits, before a fork, for the imports that are under way.
+
+    The child would be left with half an SDK, whose locks nobody gives back: Python itself waits for
+    them without end. A module that forks while it is imported does not wait for itself.
+    """
+    ends = time.monotonic() + FORK_PATIENCE
+    try:
+        for future in tuple((_loading.peek() or {}).values()):
+            if future is not getattr(_here, "future", None):
+                wait([future], max(0.0, ends - time.monotonic()))
+    except KeyboardInterrupt:  # the fork would swallow it
+        start(_interrupt_again, "interrupt")
+
+
+def _interrupt_again() -> None:
+    time.sleep(0.1)  # after the fork
+    _thread.interrupt_main()
+
+
+# Windows cannot fork and has no such hook.
+if hasattr(os, "register_at_fork"):  # pragma: no branch
+    os.register_at_fork(before=_let_imports_end)
 
 
 class _Collector:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ from llmkit.process_local import ProcessLocal
 from llmkit.request import Request
 from llmkit.scope import Scope
 from llmkit.testing import Answer, ProviderServer
-from llmkit.threads import detached_count, run_detached
+from llmkit.threads import Flag, detached_count, run_detached
 from tests.adapters.vendor_cases import ANTHROPIC, CASES, GEMINI, OPENAI, Case, fresh_key
 from tests.interruption import Interruption
 
@@ -370,6 +370,7 @@ def test_a_child_forked_while_an_sdk_is_imported_collects_as_usual(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The import stays in the parent, and with it whoever would set the threshold again."""
+    monkeypatch.setattr(sdk_imports, "FORK_PATIENCE", 0.0)  # the child is there before its end
     (tmp_path / "sdk_d.py").write_text("from tests.adapters.test_pipeline import meet\nmeet()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     before = gc.get_threshold()
@@ -384,6 +385,59 @@ def test_a_child_forked_while_an_sdk_is_imported_collects_as_usual(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert gc.get_threshold() == before
     monkeypatch.delitem(sys.modules, "sdk_d")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="another operating system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_fork_waits_for_an_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child has the whole of an SDK that was being imported, and can import it, too.
+
+    Python leaves it half a module, behind a lock that nobody gives back.
+    """
+    (tmp_path / "sdk_e.py").write_text(
+        "from tests.adapters.test_pipeline import meet\nmeet()\nwhole = True\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def wait_at_last(*args: Any) -> object:
+        _MEETING.wait(5)  # nothing else lets the import go on
+        return wait(*args)
+
+    monkeypatch.setattr(sdk_imports, "wait", wait_at_last)
+    sdk_imports.begin_import("sdk_e")
+    _MEETING.wait(5)
+    child = os.fork()
+    if child == 0:
+        whole = False
+        try:
+            with Scope(2).entered():
+                whole = sdk_imports.import_sdk("sdk_e", "e").whole
+        finally:
+            os._exit(0 if whole else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    monkeypatch.delitem(sys.modules, "sdk_e")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="another operating system")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_ctrl_c_before_a_fork_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while a fork waits for an import comes after the fork, which would swallow it."""
+
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sdk_imports, "wait", press)
+    monkeypatch.setitem(sdk_imports._loading.get(), "sdk_f", Future())
+
+    def fork_and_go_on() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        Flag().wait(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        fork_and_go_on()
 
 
 _MEETING = threading.Barrier(2)
