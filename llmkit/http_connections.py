@@ -103,8 +103,8 @@ class Connections:
                 return reply
             except httpcore2.ConnectionNotAvailable:  # closed meanwhile; nothing was sent
                 self.drop(owned)
+            # Ctrl-C, too; as httpcore2 does, but for a tunnel that fails after the proxy agreed.
             except BaseException:
-                # As httpcore2 does, but for a tunnel that fails after the proxy has agreed to it.
                 self.drop(owned)
                 raise
 

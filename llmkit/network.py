@@ -159,7 +159,7 @@ class ScopedStream(httpcore2.NetworkStream):
             stream = ScopedStream(tls, self._backend)
             try:
                 _blocking(tls, stream._wake, tls.do_handshake, limit, "shaking hands (TLS)")
-            except BaseException:
+            except BaseException:  # Ctrl-C, too: nobody else has the stream yet
                 stream.close()
                 raise
         except TimeoutError as error:
@@ -182,7 +182,7 @@ class ScopedStream(httpcore2.NetworkStream):
             return ssl_context.wrap_socket(
                 self._sock, server_hostname=server_hostname, do_handshake_on_connect=not plain
             )
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: a socket half wrapped is of no use
             self._sock.close()
             raise
 
@@ -275,7 +275,7 @@ class ScopedBackend(httpcore2.NetworkBackend):
             wake = functools.partial(_cut, sock)
             connect = functools.partial(sock.connect, where)
             _blocking(sock, wake, connect, timeout, "connecting")
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nobody else has the socket yet
             sock.close()
             raise
         return sock

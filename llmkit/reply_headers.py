@@ -47,6 +47,5 @@ def tell(headers: Iterable[tuple[bytes, bytes]]) -> None:
     for listener in listeners:
         try:
             listener(known)
-        # A listener's bug must not cost an answer that is paid for.
-        except Exception:
+        except Exception:  # a listener's bug must not cost an answer that is paid for
             get_logger("reply_headers").exception("listener %r failed", listener)

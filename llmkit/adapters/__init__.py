@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from llmkit.adapters.base import BaseLLMAdapter, Key
 from llmkit.adapters.gemini_backends import BACKENDS
 from llmkit.adapters.vendors import DECLARED_CLASSES, OPENAI_COMPATIBLE, find_declared
 from llmkit.errors import ConfigurationError, InvalidRequestError
+from llmkit.lazy import lazy_names
 from llmkit.models import default_model, get_model_info, split_model_name
 from llmkit.settings import Settings, get_settings
 
@@ -41,6 +41,8 @@ _HOMES = {
     "LegacyGeminiAdapter": "gemini_legacy",
     "LocalAdapter": "local",
 }
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)
+
 _CLASS_NAMES = {
     **dict.fromkeys(OPENAI_COMPATIBLE, "OpenAIAdapter"),
     "anthropic": "AnthropicAdapter",
@@ -147,16 +149,6 @@ def choose_model(settings: Settings | None = None) -> str:
         "OPENAI_API_KEY, ANTHROPIC_API_KEY and GEMINI_API_KEY (in the environment or in .env). "
         "Without any key, the embedded model can be asked: model='local:'"
     )
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
 
 
 def _find_provider(model: str, provider: str | None) -> tuple[str, str]:

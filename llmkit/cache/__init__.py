@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmkit.cache.allowance import Allowance
 from llmkit.cache.base import Found, LLMCache, Lock
@@ -16,6 +15,7 @@ from llmkit.cache.opening import (
     get_cache,
     open_cache,
 )
+from llmkit.lazy import lazy_names
 
 if TYPE_CHECKING:
     from llmkit.cache.functions import cached
@@ -48,13 +48,4 @@ _HOMES = {
     "TwoLevelCache": "two_level",
     "cached": "functions",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(__name__, _HOMES)

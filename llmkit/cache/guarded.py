@@ -65,13 +65,9 @@ class _GuardedCache(LLMCache):
         stale_ttl: float = 0.0,
         allowance: Allowance | None = None,
     ) -> bool:
-        kind = type(self._cache)
-        if kind.write is not LLMCache.write and kind.write_text is LLMCache.write_text:
-            # Its own `write` may change what is kept, such as seal it, and its `read` undo that.
-            value = decode_value(text)
-            return self.write(key, value, ttl=ttl, stale_ttl=stale_ttl, allowance=allowance)
-        times = {"ttl": ttl, "stale_ttl": stale_ttl}
-        return self._try(False, self._cache.write_text, key, text, **times, allowance=allowance)
+        # A `write` of its own may change what is kept, such as seal it, and its `read` undo that.
+        value = decode_value(text)
+        return self.write(key, value, ttl=ttl, stale_ttl=stale_ttl, allowance=allowance)
 
     def fetch(self, key: str, allowance: Allowance | None = None) -> Entry | None:
         return self._checked(self._try(None, self._cache.fetch, key, allowance), Entry, "fetch")

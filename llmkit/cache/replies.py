@@ -226,7 +226,8 @@ class ReplyCache:
         if level is not None:
             return hit_of(found, level)
         # What another call has just been given, if it could be written down at all.
-        return (None if found is None else from_text(found)) or fresh()
+        shared = None if found is None else from_text(found)
+        return fresh() if shared is None else shared
 
     def keep(
         self,

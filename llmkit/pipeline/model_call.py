@@ -313,7 +313,7 @@ class ModelCall:
             return Begun(source, next(source), None, scope)
         except StopIteration as end:
             return Begun(source, None, end.value, scope)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nobody else has the open reply yet
             scope.close_held()
             raise
 

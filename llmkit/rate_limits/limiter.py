@@ -78,7 +78,7 @@ class Place:
                 booking = _Booking(self.tokens)
                 self._bookings.append(booking)
                 limiter._book(booking)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: nobody else gives back what is booked
             for limiter, booking in zip(self._limiters, self._bookings, strict=False):
                 limiter._undo(booking)
             raise

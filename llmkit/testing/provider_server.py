@@ -110,7 +110,7 @@ class ProviderServer:
                     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                     listener.bind((self._address, self._port))
                     listener.listen(_BACKLOG)
-                except BaseException:
+                except BaseException:  # Ctrl-C, too: nobody else has the socket yet
                     listener.close()
                     raise
                 self._port = listener.getsockname()[1]
